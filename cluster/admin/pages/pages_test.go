@@ -424,6 +424,31 @@ func TestPages_Owner(t *testing.T) {
 	}
 }
 
+// TestPages_OwnerBlocks: whom the owner of another domain has blocked is not shown to the owner of the sender's.
+func TestPages_OwnerBlocks(t *testing.T) {
+	b := start(t, func(c *Config) {
+		c.Rules = func() Rules {
+			return Rules{Files: maps.All(map[string]string{"api.rules": "block spy@example.com for=@other.example\n" +
+				"block all@example.com\nblock\tx@sender.example  for=info@example.com # c\n"})}
+		}
+	})
+	c := b.browser(t)
+	c.enter(ownerToken)
+	_, body := c.ask("GET", "/rules", nil)
+	if strings.Contains(body, "other.example") || strings.Contains(body, "spy@") || strings.Contains(body, "all@") {
+		t.Error("it shows what others block")
+	}
+	if !strings.Contains(body, "block x@sender.example for=info@example.com") {
+		t.Error("it lacks the owner's own")
+	}
+	c = b.browser(t)
+	c.enter(adminToken)
+	if _, body = c.ask("GET", "/rules", nil); !strings.Contains(body, "block spy@example.com for=@other.example") ||
+		!strings.Contains(body, "block all@example.com") {
+		t.Error("an operator does not see all")
+	}
+}
+
 // rule returns the rule that was made with a pattern.
 func (b *bench) rule(t *testing.T, pattern string) account.Rule {
 	t.Helper()
@@ -865,6 +890,8 @@ func TestParseRule(t *testing.T) {
 		"domain example.com  dmarc=enforce":          "domain example.com|dmarc=enforce",
 		"domain example.com":                         "domain example.com|",
 		"@example.com":                               "@example.com|", "# x": "", "": "", "  ": "",
+		"block  x@a.example  for=b@c.example # d": "block x@a.example for=b@c.example|# d",
+		"block x@a.example":                       "block x@a.example|",
 	} {
 		r, ok := parseRule(line)
 		got := r.Pattern + "|" + r.Target

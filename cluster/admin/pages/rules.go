@@ -93,18 +93,34 @@ func parseRule(line string) (rule ruleLine, ok bool) {
 		return ruleLine{Pattern: line}, true
 	}
 	if word := line[:end]; word == "domain" || word == "relay" || word == "block" {
-		rest := strings.TrimLeft(line[end:], " \t")
-		next := strings.IndexAny(rest, " \t")
-		if next < 0 {
-			next = len(rest)
+		next, rest := cutWord(line[end:])
+		pattern := word + " " + next
+		if scope, behind := cutWord(rest); word == "block" && strings.HasPrefix(scope, "for=") {
+			pattern, rest = pattern+" "+scope, behind
 		}
-		return ruleLine{Pattern: word + " " + rest[:next], Target: strings.TrimSpace(rest[next:])}, true
+		return ruleLine{Pattern: pattern, Target: strings.TrimSpace(rest)}, true
 	}
 	return ruleLine{Pattern: line[:end], Target: strings.TrimSpace(line[end:])}, true
 }
 
-// domainOf returns the domain of an address or of a pattern, in lower case.
+// cutWord returns the first word of a text, and what stands behind it.
+func cutWord(s string) (word, rest string) {
+	s = strings.TrimLeft(s, " \t")
+	end := strings.IndexAny(s, " \t")
+	if end < 0 {
+		return s, ""
+	}
+	return s[:end], s[end:]
+}
+
+// domainOf returns the domain of an address or of a pattern, in lower case. That of a block is its recipients', not its
+// sender's: "" if these are all.
 func domainOf(s string) string {
+	if rest, ok := strings.CutPrefix(s, "block "); ok {
+		if _, s, ok = strings.Cut(rest, " for="); !ok {
+			return ""
+		}
+	}
 	if rest, ok := strings.CutPrefix(s, "domain "); ok {
 		return strings.ToLower(strings.TrimSpace(rest))
 	}
