@@ -137,8 +137,13 @@ func (f *Filter) openMilter(ctx context.Context, e *Envelope) (Scan, error) {
 			}
 		}
 		for _, forward := range e.Forwards {
-			if _, err := s.rcpt(forward); err != nil || s.decided {
+			a, err := s.rcpt(forward)
+			if err != nil || s.decided {
 				return err
+			}
+			if a.Action >= Tempfail && !forward.IsPostmasterOrAbuse() {
+				s.change(a)
+				return nil
 			}
 		}
 		return nil
@@ -148,6 +153,14 @@ func (f *Filter) openMilter(ctx context.Context, e *Envelope) (Scan, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// change takes what the filter says of a recipient that was taken before: the message cannot go to the others alone.
+func (s *milterScan) change(a Answer) {
+	if a.Action == Reject && len(s.envelope.Forwards) > 1 {
+		a = Answer{Action: Tempfail}
+	}
+	s.said, s.decided = a, true
 }
 
 // within is within for the connection. An error ends the dialogue.

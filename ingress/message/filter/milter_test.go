@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -313,6 +314,60 @@ func TestMilter_Again(t *testing.T) {
 	}
 	if got := strings.Join(all[last:], "; "); !strings.Contains(got, "; rcpt c@d.example; rcpt e@f.example; data ;") {
 		t.Errorf("heard %q", got)
+	}
+}
+
+// A fickle milter refuses at a step what it took on connections before.
+type fickle struct {
+	milter.NoOpMilter
+	at string
+}
+
+func (f fickle) refuse(step string) (*milter.Response, error) {
+	if step == f.at {
+		return milter.RejectWithCodeAndReason(451, "4.7.1 Too often")
+	}
+	return milter.RespContinue, nil
+}
+
+func (f fickle) MailFrom(string, string, milter.Modifier) (*milter.Response, error) {
+	return f.refuse("mail")
+}
+func (f fickle) RcptTo(string, string, milter.Modifier) (*milter.Response, error) {
+	return f.refuse("rcpt")
+}
+
+// TestMilter_ChangesItsMind: what a milter puts off when it is told anew is not delivered without it, whether or not
+// another recipient was refused meanwhile.
+func TestMilter_ChangesItsMind(t *testing.T) {
+	for _, step := range []string{"mail", "rcpt"} {
+		for _, another := range []bool{false, true} {
+			var connections atomic.Int32
+			addr, _ := startMilter(t, listener{}, milter.WithMilter(func() milter.Milter {
+				if connections.Add(1) > 1 {
+					return fickle{at: step}
+				}
+				return fickle{}
+			}))
+			p := milterAt(t, addr).Begin(someEnvelope)
+			if d := p.Rcpt(t.Context(), path("c@d.example"), false); d.Action != Accept {
+				t.Fatalf("got %+v", d)
+			}
+			p.Lend()
+			if another {
+				if d := p.Rcpt(t.Context(), path("e@f.example"), false); d.Action != Tempfail {
+					t.Errorf("%s: the other recipient: %+v", step, d)
+				}
+			}
+			e := someEnvelope
+			e.Forwards = []mail.Path{path("c@d.example")}
+			p.Message(e)
+			p.Write(t.Context(), octets("A: b\r\n\r\n"))
+			if d := p.End(t.Context()); d.Action != Tempfail || d.Refusal.Reply.Text != "Too often" {
+				t.Errorf("%s, another recipient %v: %+v", step, another, d)
+			}
+			p.Close()
+		}
 	}
 }
 

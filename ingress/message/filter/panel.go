@@ -2,6 +2,7 @@ package filter
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/millrace/millrace/router/leaf/abreast"
@@ -101,10 +102,14 @@ func (p *Panel) Lend() {
 	}
 }
 
-// Message says what is known of the message now that it begins: its recipients, and its size or 0. Where a filter has
-// refused the client, the recipients that there are all the same were spared, and it has nothing to say of the message.
+// Message says what is known of the message now that it begins: its recipients, and its size or 0. A filter that has
+// refused the client has nothing to say of a message for mailboxes that each client reaches. Other recipients were
+// taken before it did, or are spared by the policy.
 func (p *Panel) Message(e Envelope) {
 	p.envelope = e
+	if slices.ContainsFunc(e.Forwards, func(f mail.Path) bool { return !f.IsPostmasterOrAbuse() }) {
+		return
+	}
 	for i := range p.asked {
 		if a := &p.asked[i]; a.over && a.failed == nil && a.answer.Action >= Tempfail {
 			a.answer = Answer{}
