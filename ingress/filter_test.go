@@ -282,3 +282,28 @@ func TestFilter_RefusesClient(t *testing.T) {
 		t.Errorf("delivered to %s", got)
 	}
 }
+
+// TestFilter_OffBesideRefused: a message for recipients that want no filter is shown to none, whatever other recipients
+// were refused before.
+func TestFilter_OffBesideRefused(t *testing.T) {
+	addr, _ := startDoorman(t)
+	s, err := filter.New([]filter.Config{{Name: "door", Milter: addr}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	off := func(q mail.Query) ([]mail.Route, error) {
+		routes, err := ingresstest.To("far.example")(q)
+		routes[0].Policy.Filter = mail.FilterOff
+		return routes, err
+	}
+	rules := rules{"spam": ingresstest.To("far.example"), "off": off}
+	w := serve(t, rules, &ingresstest.Relay{}, func(c *Config, _ *wire.Config) { c.Message.Filters = s })
+	w.say("MAIL FROM:<a@b.example>", "250")
+	w.say("RCPT TO:<spam@example.com>", "554 5.7.9 Not here")
+	w.say("RCPT TO:<off@example.com>", "250")
+	w.say("DATA", "354")
+	w.say(text+".", "250")
+	if e := w.last(mail.Relayed); len(e.Filtered) != 0 {
+		t.Errorf("it was shown: %+v", e.Filtered)
+	}
+}

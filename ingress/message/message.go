@@ -82,10 +82,11 @@ type Message struct {
 // Begin returns the message that comes in by body. Nothing is read yet.
 func (m *Messages) Begin(e Envelope, body *wire.Body, up Upstream, r *report.Transaction) Message {
 	out := Message{Messages: m, Envelope: e, body: body, up: up, report: r}
-	if m.cfg.Filters != nil && e.Route.Policy.Filter != mail.FilterOff {
-		if e.Filtering == nil {
-			out.Filtering = new(Filtering)
-		}
+	switch {
+	case m.cfg.Filters == nil || e.Route.Policy.Filter == mail.FilterOff:
+		out.Filtering = nil // also where another recipient wanted one and was refused
+	case e.Filtering == nil:
+		out.Filtering = new(Filtering)
 	}
 	if m.cfg.Once != nil {
 		out.digest = m.cfg.Once.Begin(e.Reverse)
