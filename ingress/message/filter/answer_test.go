@@ -142,6 +142,9 @@ func TestReplyOf(t *testing.T) {
 		{"550", "550 5.7.1 fallback"},
 		{"", "550 5.7.1 fallback"},
 		{"two\r\nlines", "550 5.7.1 two / lines"},
+		{"554-5.6.0 Bad form\r\n554 5.6.0 See the page", "554 5.6.0 Bad form / See the page"},
+		{"554-Bad form\r\n554-5.6.0\r\n554 Last", "554 5.7.1 Bad form / Last"},
+		{"554-", "554 5.7.1 fallback"},
 		{"550 5.7.1 " + strings.Repeat("x", 1000), "550 5.7.1 " + strings.Repeat("x", maxReply)},
 	} {
 		if got := replyOf(tt.text, mail.NewReply(550, 7, 1, "fallback")).String(); got != tt.want {

@@ -112,33 +112,51 @@ func appendField(b []byte, name, value string) (field []byte, ok bool) {
 func isControl(r rune) bool { return r < ' ' && r != '\t' && r != '\r' && r != '\n' || r == 0x7f }
 
 // replyOf returns the reply that a filter wants said: its text, with the code and the enhanced code that stand in front
-// of it where they are of a class. A text without them is said with that of fallback.
+// of it where they are of a class. A text without them is said with that of fallback. Of several lines the first one's
+// count, and all become one.
 func replyOf(text string, fallback mail.Reply) mail.Reply {
 	r := fallback
-	rest := text
-	if code, after, ok := strings.Cut(text, " "); ok || len(text) == 3 {
-		if n, good := parseCode(code); good {
-			r, rest = mail.Reply{Code: n, Enhanced: fallback.Enhanced}, after
-			if n == 421 { // the session goes on
+	var texts []string
+	for i, line := range strings.FieldsFunc(text, isLineEnd) {
+		code, rest := cutCode(line)
+		if i == 0 && code > 0 {
+			if r = (mail.Reply{Code: code, Enhanced: fallback.Enhanced}); code == 421 { // the session goes on
 				r.Code = 451
 			}
 		}
-	}
-	if word, after, _ := strings.Cut(rest, " "); word != "" {
+		word, after, _ := strings.Cut(rest, " ")
 		if class, e, ok := mail.ParseEnhanced(word); ok {
 			rest = after
-			if class == r.Class() {
+			if i == 0 && class == r.Class() {
 				r.Enhanced = e
 			}
 		}
+		if rest = strings.TrimSpace(rest); rest != "" {
+			texts = append(texts, rest)
+		}
 	}
-	if rest = strings.TrimSpace(rest); rest != "" {
-		r.Text = oneLine(rest)
+	if len(texts) > 0 {
+		r.Text = oneLine(strings.Join(texts, "\n"))
 	} else if r.Text == "" {
 		r.Text = fallback.Text
 	}
 	return r
 }
+
+// cutCode cuts the code of a negative reply and what parts it from the text off a line. It is 0 if there is none.
+func cutCode(line string) (code int, rest string) {
+	if len(line) > 3 && line[3] != ' ' && line[3] != '-' {
+		return 0, line
+	}
+	n, ok := parseCode(line[:min(len(line), 3)])
+	if !ok {
+		return 0, line
+	}
+	return n, line[min(len(line), 4):]
+}
+
+// isLineEnd reports whether a character is one of those that end a line.
+func isLineEnd(r rune) bool { return r == '\r' || r == '\n' }
 
 // parseCode reads the code of a negative reply.
 func parseCode(s string) (n int, ok bool) {
@@ -153,6 +171,6 @@ const maxReply = 400
 
 // oneLine returns a text without its line ends, cut to what fits into one line of a reply.
 func oneLine(s string) string {
-	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\r' || r == '\n' }), " / ")
+	s = strings.Join(strings.FieldsFunc(s, isLineEnd), " / ")
 	return s[:min(len(s), maxReply)]
 }
