@@ -37,7 +37,7 @@ func (s *Server) operations() []operation {
 	to := func(f func(*http.Request) (int, any, error)) http.Handler {
 		return s.authorized(answering(f), refuseAPI)
 	}
-	tokens := &tokens{s.account}
+	tokens, blocks := &tokens{s.account}, &blocks{s.account}
 	return []operation{
 		{"GET", "/api/v1/cluster", s.operate(account.ReadOnly, s.cluster)},
 		{"POST", "/api/v1/cluster/drain", s.operate(account.Operator, s.drain)},
@@ -52,6 +52,9 @@ func (s *Server) operations() []operation {
 		{"GET", "/api/v1/routes/{id}", to(s.oneRoute)},
 		{"PUT", "/api/v1/routes/{id}", to(s.setRoute)},
 		{"DELETE", "/api/v1/routes/{id}", to(s.removeRoute)},
+		{"GET", "/api/v1/blocks", to(blocks.list)},
+		{"POST", "/api/v1/blocks", to(blocks.add)},
+		{"DELETE", "/api/v1/blocks/{id}", to(blocks.remove)},
 		{"GET", "/api/v1/destinations", to(s.listDestinations)},
 		{"POST", "/api/v1/destinations", to(s.addDestination)},
 		{"GET", "/api/v1/destinations/{id}", to(s.oneDestination)},

@@ -181,6 +181,58 @@ func TestAPI_Routes(t *testing.T) {
 	must(401, token, "GET", "/api/v1/routes", "")
 }
 
+// TestAPI_Blocks: an owner lists, adds and removes the senders whose mail is refused in its domains, and none in those
+// of others; each change is a rule and an entry of the audit.
+func TestAPI_Blocks(t *testing.T) {
+	a := startAPI(t, t.TempDir())
+	must := func(want int, token, method, path, body string) map[string]any {
+		t.Helper()
+		got, answer := a.ask(t, token, method, path, body)
+		if got != want {
+			t.Errorf("%s %s %s: %d %v, want %d", method, path, body, got, answer, want)
+		}
+		return answer
+	}
+	made := must(201, adminToken, "POST", "/api/v1/tokens", `{"name":"o","role":"owner","domains":["example.com"]}`)
+	token, _ := made["secret"].(string)
+	all := must(201, adminToken, "POST", "/api/v1/blocks", `{"sender":"@spam.example"}`)
+	others := must(201, adminToken, "POST", "/api/v1/blocks", `{"sender":"@spam.example","for":"other.example"}`)
+	route := must(201, token, "POST", "/api/v1/routes", `{"pattern":"info@example.com","target":"drop"}`)
+	one := must(201, token, "POST", "/api/v1/blocks", `{"sender":"news@shop.example","for":"example.com"}`)
+	two := must(201, token, "POST", "/api/v1/blocks", `{"sender":"@*.bulk.example","for":"info@example.com"}`)
+	if one["for"] != "@example.com" || one["domain"] != "example.com" || one["in_force"] != true ||
+		!strings.Contains(a.text, "\nblock news@shop.example for=@example.com\n") {
+		t.Errorf("%v\n%s", one, a.text)
+	}
+	if list := must(200, token, "GET", "/api/v1/blocks", ""); list["total"] != 2.0 {
+		t.Errorf("an owner sees %v", list)
+	}
+	if list := must(200, adminToken, "GET", "/api/v1/blocks?domain=other.example", ""); list["total"] != 1.0 {
+		t.Errorf("one domain has %v", list)
+	}
+	for _, body := range []string{
+		`{}`, `{"sender":""}`, `{"sender":"a@b.example for=@other.example","for":"example.com"}`,
+		`{"sender":"a@b.example","for":"example.com drop"}`,
+		`{"sender":"a@b.example","for":"info@example.com,x@y.example"}`,
+		`{"sender":"a@b.example\n@example.com drop","for":"example.com"}`,
+		`{"sender":"news@shop.example","for":"example.com"}`,
+	} {
+		must(400, token, "POST", "/api/v1/blocks", body)
+	}
+	must(403, token, "POST", "/api/v1/blocks", `{"sender":"@bulk.example"}`)
+	must(403, token, "POST", "/api/v1/blocks", `{"sender":"@bulk.example","for":"other.example"}`)
+	for _, foreign := range []map[string]any{all, others, route} { // those of others, and what is no block
+		must(404, token, "DELETE", "/api/v1/blocks/"+id(foreign, ""), "")
+	}
+	if old := must(200, token, "DELETE", "/api/v1/blocks/"+id(two, ""), ""); old["sender"] != "@*.bulk.example" {
+		t.Errorf("%v", old)
+	}
+	must(404, token, "DELETE", "/api/v1/blocks/"+id(two, ""), "")
+	if audit := must(200, token, "GET", "/api/v1/audit", ""); len(audit["list"].([]any)) != 4 {
+		t.Errorf("the audit of the owner is %v", audit)
+	}
+}
+
 // TestAPI_Pages: 250 rules come in pages, and the page behind the last is empty.
 func TestAPI_Pages(t *testing.T) {
 	a := startAPI(t, t.TempDir())
@@ -292,6 +344,7 @@ func TestOpenAPI(t *testing.T) {
 	bodies := map[string]string{
 		"POST /api/v1/routes":             `{"pattern":"b@example.com","target":"drop","name":"n"}`,
 		"PUT /api/v1/routes/{id}":         `{"pattern":"c@example.com","target":"drop"}`,
+		"POST /api/v1/blocks":             `{"sender":"@bulk.example","for":"example.com"}`,
 		"POST /api/v1/destinations":       `{"address":"x@y.example"}`,
 		"PATCH /api/v1/destinations/{id}": `{"verified":true}`,
 		"POST /api/v1/tokens":             `{"name":"x","role":"owner","domains":["a.example"]}`,
@@ -339,6 +392,11 @@ func (a *api) record(t *testing.T, path string) string {
 	case strings.HasPrefix(path, "/api/v1/routes/"):
 		var r account.Rule
 		r, err = a.AddRule(t.Context(), p, account.Rule{Pattern: account.NewID() + "@example.com", Target: "drop"})
+		made = r.ID
+	case strings.HasPrefix(path, "/api/v1/blocks/"):
+		var r account.Rule
+		pattern := "block @" + account.NewID() + ".example for=@example.com"
+		r, err = a.AddRule(t.Context(), p, account.Rule{Pattern: pattern})
 		made = r.ID
 	case strings.HasPrefix(path, "/api/v1/destinations/"):
 		var d account.Destination
