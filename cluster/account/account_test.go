@@ -343,6 +343,46 @@ func TestDestinations_Behind(t *testing.T) {
 	}
 }
 
+// TestDestinations_Woken: a rule that waited, and that the Router refuses once its destination is verified, is left out
+// alone: the link is taken, and the rules of others can be changed.
+func TestDestinations_Woken(t *testing.T) {
+	folder := t.TempDir()
+	w := newWorld(t, folder)
+	me := owner("example.com")
+	d, err := w.AddDestination(t.Context(), me, "me@home.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := w.add(t, me, "bad@example.com", "me@home.example")
+	good := w.add(t, me, "good@example.com", "me@home.example")
+	w.files["bad@example.com"] = true
+	if _, err := w.ChangeDestination(t.Context(), Node("link"), d.ID, func(d *Destination) error {
+		d.Verified, d.How = &w.now, "link"
+		return nil
+	}); err != nil {
+		t.Errorf("verified: %v", err)
+	}
+	w.add(t, owner("other.example"), "a@other.example", "b@other.example")
+	w.open(t, folder)
+	for _, c := range []struct {
+		id      string
+		inForce bool
+		why     string
+	}{{bad.ID, false, "the same pattern stands at routes.txt:1"}, {good.ID, true, ""}} {
+		r, err := w.Rule(me, c.id)
+		if err != nil || r.InForce() != c.inForce || r.Off != c.why || len(r.Pending) > 0 {
+			t.Errorf("%+v, %v", r, err)
+		}
+	}
+	if !strings.Contains(w.log.String(), "a rule of the API is not in force") {
+		t.Error("the log does not say it")
+	}
+	_, err = w.SetRule(t.Context(), me, bad.ID, Rule{Pattern: bad.Pattern, Target: "me@home.example", Enabled: true})
+	if kind, code := kindOf(err); kind != Refused || code != CodeClash {
+		t.Errorf("written anew: %v", err)
+	}
+}
+
 // TestTokens: a token has the form that the clients of others demand, opens what it is for until it is revoked or over,
 // and its secret stands nowhere.
 func TestTokens(t *testing.T) {

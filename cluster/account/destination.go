@@ -178,8 +178,8 @@ func (a *Account) RemoveDestination(ctx context.Context, p Principal, id string)
 	}
 	defer end()
 	w := ruleWriter{account: a, by: Node(p.Name), edit: disabling(&old)}
-	if err := a.cfg.Rules.Change(ctx, w.change); err != nil {
-		return Destination{}, nil, w.explained(err)
+	if err := w.write(ctx); err != nil {
+		return Destination{}, nil, err
 	}
 	var disabled []Rule
 	entries := w.entries()

@@ -125,8 +125,8 @@ func (a *Account) ChangeRules(ctx context.Context, p Principal, edit func([]Rule
 	}
 	defer end()
 	w := ruleWriter{account: a, by: p, edit: edit}
-	if err := a.cfg.Rules.Change(ctx, w.change); err != nil {
-		return nil, w.explained(err)
+	if err := w.write(ctx); err != nil {
+		return nil, err
 	}
 	if entries := w.entries(); len(entries) > 0 {
 		if err := a.lists.change(ctx, func(*kept) ([]Entry, error) { return entries, nil }); err != nil {
@@ -146,7 +146,7 @@ func (a *Account) ChangeRules(ctx context.Context, p Principal, edit func([]Rule
 // caller has the turn.
 func (a *Account) refresh(ctx context.Context, by Principal) error {
 	w := ruleWriter{account: a, by: by, edit: func(list []Rule) ([]Rule, error) { return list, nil }}
-	return a.cfg.Rules.Change(ctx, w.change)
+	return w.write(ctx)
 }
 
 // disabling returns the edit that disables the rules which name a destination.

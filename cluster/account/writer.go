@@ -1,6 +1,7 @@
 package account
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,10 +17,61 @@ type ruleWriter struct {
 	next    []Rule
 	at      map[int]int
 	changes []ruleChange
+	woken   map[string]bool   // ids of the rules that come into force without being changed
+	off     map[string]string // why rules that were woken are left out, by their ids
 }
 
 // A ruleChange is what became of one rule; nil for none.
 type ruleChange struct{ before, after *Rule }
+
+// write makes the change. The Router sees a rule when it comes into force, and of one that waited it may not like what
+// it sees: that rule is left out, so that it holds up neither this change nor those of others.
+func (w *ruleWriter) write(ctx context.Context) error {
+	for {
+		err := w.account.cfg.Rules.Change(ctx, w.change)
+		if err != nil && w.leaveOut(err) {
+			continue
+		}
+		if err != nil {
+			return w.explained(err)
+		}
+		for i := range w.next {
+			if why := w.off[w.next[i].ID]; why != "" && w.next[i].Off == why {
+				w.account.cfg.Log.Warn("a rule of the API is not in force: it would not load now that it need not wait",
+					"pattern", w.next[i].Pattern, "rule", w.next[i].ID, "cause", why)
+			}
+		}
+		return nil
+	}
+}
+
+// leaveOut has those of the woken rules left out that an error of the Router is about, or all of them if it is about
+// other lines, which one of these may clash with. It reports false if there are none.
+func (w *ruleWriter) leaveOut(err error) bool {
+	var known *Error
+	if len(w.woken) == 0 || errors.As(err, &known) {
+		return false
+	}
+	lines, isRules := w.account.cfg.Rules.Faults(err)
+	if !isRules {
+		return false
+	}
+	if w.off == nil {
+		w.off = make(map[string]string)
+	}
+	found := false
+	for _, f := range lines {
+		if i, ok := w.at[f.Line]; ok && w.woken[w.next[i].ID] {
+			w.off[w.next[i].ID], found = f.Reason, true
+		}
+	}
+	if !found {
+		for id := range w.woken {
+			w.off[id] = "the rules would not load with it"
+		}
+	}
+	return true
+}
 
 // change returns the text that takes the place of old.
 func (w *ruleWriter) change(old string) (string, error) {
@@ -27,10 +79,11 @@ func (w *ruleWriter) change(old string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	w.next, w.changes = nil, nil
+	w.next, w.changes, w.woken = nil, nil, make(map[string]bool)
 	var seen []Rule
-	byID := make(map[string]*Rule)
+	byID, slept := make(map[string]*Rule), make(map[string]bool)
 	for i := range all {
+		slept[all[i].ID] = !all[i].InForce()
 		if !w.by.Covers(all[i].Domain) {
 			w.next = append(w.next, all[i])
 			continue
@@ -59,10 +112,21 @@ func (w *ruleWriter) change(old string) (string, error) {
 		return "", err
 	}
 	sortRules(w.next)
+	for _, c := range w.changes {
+		if c.after != nil {
+			delete(slept, c.after.ID)
+		}
+	}
 	destinations, shut := w.account.lists.current.Load().destinations, shutDomains(w.next)
 	for i := range w.next {
-		w.next[i].Shut = shut[w.next[i].Domain]
-		w.next[i].Pending = pending(&w.next[i], destinations)
+		r := &w.next[i]
+		r.Shut, r.Pending = shut[r.Domain], pending(r, destinations)
+		if !slept[r.ID] || !r.InForce() {
+			continue
+		}
+		if r.Off = w.off[r.ID]; r.Off == "" {
+			w.woken[r.ID] = true
+		}
 	}
 	text, at, err := Render(w.next)
 	if len(w.next) == 0 && old == "" {
