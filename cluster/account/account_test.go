@@ -383,6 +383,35 @@ func TestDestinations_Woken(t *testing.T) {
 	}
 }
 
+// TestDestinations_OfSeveral: a destination for several domains is changed and removed by one who has all of them, and
+// seen by others.
+func TestDestinations_OfSeveral(t *testing.T) {
+	w := newWorld(t, t.TempDir())
+	both, one := owner("example.com", "other.example"), owner("other.example")
+	d, err := w.AddDestination(t.Context(), both, "me@home.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := w.add(t, both, "info@example.com", "me@home.example")
+	if _, err := w.Destination(one, d.ID); err != nil {
+		t.Errorf("seen: %v", err)
+	}
+	_, err = w.ChangeDestination(t.Context(), one, d.ID, func(d *Destination) error { d.Verified = nil; return nil })
+	if kind, _ := kindOf(err); kind != Forbidden {
+		t.Errorf("changed: %v", err)
+	}
+	_, _, err = w.RemoveDestination(t.Context(), one, d.ID)
+	if kind, _ := kindOf(err); kind != Forbidden {
+		t.Errorf("removed: %v", err)
+	}
+	if r, err := w.Rule(both, r.ID); err != nil || !r.Enabled {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, _, err := w.RemoveDestination(t.Context(), both, d.ID); err != nil {
+		t.Errorf("removed by one who has both: %v", err)
+	}
+}
+
 // TestTokens: a token has the form that the clients of others demand, opens what it is for until it is revoked or over,
 // and its secret stands nowhere.
 func TestTokens(t *testing.T) {

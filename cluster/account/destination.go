@@ -53,6 +53,15 @@ func (d *Destination) isOf(p Principal) bool {
 	return slices.ContainsFunc(d.Domains, p.Covers)
 }
 
+// mayChange returns an *Error unless a principal that sees the destination has all of its domains: it takes mail from
+// the rules of each.
+func (d *Destination) mayChange(p Principal) error {
+	if slices.ContainsFunc(d.Domains, func(domain string) bool { return !p.Covers(domain) }) {
+		return forbidden("the destination is for domains as well that the token is not for")
+	}
+	return nil
+}
+
 // checkAddress returns what is wrong with the address of a destination.
 func checkAddress(s string) error {
 	switch {
@@ -141,6 +150,9 @@ func (a *Account) ChangeDestination(
 			return nil, missing(CodeNoDestination, "destination")
 		}
 		old := k.destinations[i]
+		if err := old.mayChange(p); err != nil {
+			return nil, err
+		}
 		next = old.clone()
 		if err := change(&next); err != nil {
 			return nil, err
@@ -169,6 +181,9 @@ func (a *Account) RemoveDestination(ctx context.Context, p Principal, id string)
 		return Destination{}, nil, err
 	}
 	old, err := a.Destination(p, id)
+	if err == nil {
+		err = old.mayChange(p)
+	}
 	if err != nil {
 		return Destination{}, nil, err
 	}
