@@ -406,6 +406,23 @@ func TestNodes_Senders(t *testing.T) {
 	}
 }
 
+// TestNodes_SendersFit: senders with addresses as long as a client likes do not make a node's answer too long for the
+// link; the newest are there.
+func TestNodes_SendersFit(t *testing.T) {
+	all := cluster(t, "a", "b")
+	for i := range maxSenders {
+		all["a"].Log.Add(&Row{
+			At: start.Add(time.Duration(i)), From: fmt.Sprintf("%s%d@x.example", strings.Repeat("&", 60), i),
+			To: "me@example.com", Status: Rejected,
+		})
+	}
+	got := all["b"].Senders(t.Context(), Query{To: "me@example.com"})
+	if len(got.Senders) == 0 || !strings.HasSuffix(got.Senders[0].From, fmt.Sprintf("&%d@x.example", maxSenders-1)) ||
+		!got.More {
+		t.Errorf("%d senders, more: %v, of %+v", len(got.Senders), got.More, got.Nodes)
+	}
+}
+
 // usual returns a row as most are.
 func usual(i int) *Row {
 	return &Row{

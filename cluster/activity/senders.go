@@ -2,6 +2,7 @@ package activity
 
 import (
 	"cmp"
+	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -56,7 +57,20 @@ func (l *Log) Senders(q Query) Senders {
 		out.Senders = append(out.Senders, *s)
 	}
 	out.sort()
+	out.fit()
 	return out
+}
+
+// fit leaves out what makes the answer to another node too long.
+func (s *Senders) fit() {
+	octets := 0
+	for i := range s.Senders {
+		written, _ := json.Marshal(&s.Senders[i]) // a Sender has nothing that cannot be written
+		if octets += len(written); octets > maxAnswer {
+			s.Senders, s.More = s.Senders[:i], true
+			return
+		}
+	}
 }
 
 // sort puts the newest first, and leaves out what is too much.
