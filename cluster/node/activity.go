@@ -184,13 +184,13 @@ func (r *recorder) addUnnamed(e *entry, row activity.Row) {
 	row.Action = activity.ActionOf(row.Status, e.Host != "")
 	row.Host = printable.Text(e.Host)
 	row.Reply = r.reply(e.Reply)
-	row.Detail = r.detail(&e.Event, e.Reason)
+	row.Detail = r.detail(&e.Event, e.Reason, true)
 	row.Steps = slices.Concat(stagesOf(&e.Event), wholeOf(&e.Event))
 	r.log.Add(&row)
 }
 
 // addRecipient writes down what became of a recipient. alone says that its event is of no other one, whom a reply might
-// name.
+// name, or whose next hop a cause.
 func (r *recorder) addRecipient(
 	e *mail.Event, to *mail.To, status activity.Status, alone bool, row activity.Row,
 ) {
@@ -209,7 +209,7 @@ func (r *recorder) addRecipient(
 	}
 	row.Reply = r.reply(answered)
 	if status != activity.Delivered && status != activity.Dropped {
-		row.Detail = r.detail(e, cmp.Or(to.Reason, e.Reason))
+		row.Detail = r.detail(e, cmp.Or(to.Reason, e.Reason), alone || len(e.Legs) < 2)
 	}
 	row.Steps = slices.Concat(stagesOf(e), r.ways(e, to), wholeOf(e))
 	r.log.Add(&row)
@@ -262,12 +262,12 @@ func (r *recorder) reply(reply mail.Reply) string {
 	return r.j.mask(string(reply.AppendPlain(nil)))
 }
 
-// detail returns why a recipient was refused. Where addresses are hashed, what a client sent in place of a path is left
-// out.
-func (r *recorder) detail(e *mail.Event, reason string) string {
+// detail returns why a recipient was refused. theirs says that the cause is of no other recipient's next hop. Where
+// addresses are hashed, what a client sent in place of a path is left out.
+func (r *recorder) detail(e *mail.Event, reason string, theirs bool) string {
 	reason = printable.Text(reason)
 	cause := InnermostCause(e)
-	if cause == "" || r.j.hashKey != nil && e.Reason == "protocol" {
+	if !theirs || cause == "" || r.j.hashKey != nil && e.Reason == "protocol" {
 		return reason
 	}
 	if cause = r.j.mask(cause); reason == "" || strings.HasPrefix(cause, reason) {

@@ -219,3 +219,39 @@ func TestRecorder(t *testing.T) {
 		}
 	}
 }
+
+// TestRecorder_Cause: why one next hop took no message is not said to the recipient of another one.
+func TestRecorder_Cause(t *testing.T) {
+	log, err := activity.New(activity.Config{Keep: time.Hour, Octets: activity.MinOctets, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := mail.Reply{Code: 451, Text: "Later"}
+	e := mail.Event{
+		Kind: mail.Deferred, Time: time.Now(), Ends: true, Recipients: 2, Reason: "connection refused",
+		Cause: &mail.Refusal{Host: "mx.b", Cause: errors.New("no route to it")},
+	}
+	for _, hop := range []string{"a", "b"} {
+		next := mail.NextHop{Host: hop}
+		e.To = append(e.To, mail.To{
+			Forward: mail.Path{Local: "x", Domain: hop + ".example"}, Outcome: mail.Deferred, Verb: "DATA", Reply: later,
+			Targets: []mail.Target{{NextHop: next}},
+		})
+		e.Legs = append(e.Legs, mail.Leg{NextHop: next})
+	}
+	(&recorder{log, &journal{}}).see(&entry{Event: e})
+	rows := log.Find(activity.Query{}).Rows
+	if len(rows) != 2 {
+		t.Fatalf("got %+v", rows)
+	}
+	for _, r := range rows {
+		if r.Detail != "connection refused" {
+			t.Errorf("%s: %q", r.To, r.Detail)
+		}
+	}
+	e.To, e.Legs = e.To[1:], e.Legs[1:]
+	(&recorder{log, &journal{}}).see(&entry{Event: e})
+	if r := log.Find(activity.Query{}).Rows[0]; r.Detail != "connection refused: mx.b: no route to it" {
+		t.Errorf("the one of its event: %q", r.Detail)
+	}
+}
