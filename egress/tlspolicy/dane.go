@@ -188,7 +188,7 @@ func (h *daneHost) check(shown []*x509.Certificate, names []string, now time.Tim
 	if len(shown) == 0 {
 		return "", errNoCertificate
 	}
-	err = errNotNamed
+	named, roots := false, x509.NewCertPool()
 	for i := range h.records {
 		r := &h.records[i]
 		if r.usage == usageEE {
@@ -198,20 +198,24 @@ func (h *daneHost) check(shown []*x509.Certificate, names []string, now time.Tim
 			continue
 		}
 		for _, authority := range r.authorities(shown) {
-			for n, name := range names {
-				root := x509.NewCertPool()
-				root.AddCert(authority)
-				if _, err = shown[0].Verify(x509.VerifyOptions{
-					Roots: root, Intermediates: between(shown), CurrentTime: now, DNSName: name,
-				}); err != nil {
-					continue
-				}
-				if n > 0 {
-					other = name
-				}
-				return other, nil
-			}
+			named = true
+			roots.AddCert(authority)
 		}
+	}
+	if !named {
+		return "", errNotNamed
+	}
+	// Once for each name, with all authorities: the host chooses how many there are.
+	options := x509.VerifyOptions{Roots: roots, Intermediates: between(shown), CurrentTime: now}
+	for n, name := range names {
+		options.DNSName = name
+		if _, err = shown[0].Verify(options); err != nil {
+			continue
+		}
+		if n > 0 {
+			other = name
+		}
+		return other, nil
 	}
 	return "", err
 }

@@ -121,6 +121,30 @@ func TestDaneHost_Check(t *testing.T) {
 	}
 }
 
+// TestDaneHost_CheckOfMany: a host that shows many authorities, all of which its records name, does not have chains
+// looked for from each of them.
+func TestDaneHost_CheckOfMany(t *testing.T) {
+	shown := smtptest.NewCA().Certificate("mx.one.test")
+	shown.Certificate = shown.Certificate[:1]
+	var records []string
+	for at := 1; at <= 40; at++ {
+		shown.Certificate = append(shown.Certificate, smtptest.NewCA().Certificate("mx.one.test").Certificate[1])
+		records = append(records, record(shown, at, usageTA, ofCertificate, bySHA256))
+	}
+	chain := state(shown).PeerCertificates
+	cost := func(records []string) float64 {
+		h := daneHost{records: usable(records)}
+		return testing.AllocsPerRun(1, func() {
+			if _, err := h.check(chain, []string{"mx.one.test", "one.test"}, time.Now()); err == nil {
+				t.Error("none of them signed it")
+			}
+		})
+	}
+	if one, all := cost(records[:1]), cost(records); all > 5*one {
+		t.Errorf("%v allocations where one is named, %v where all are", one, all)
+	}
+}
+
 // FuzzParseTLSA: no record breaks the reader, and what it takes can be compared.
 func FuzzParseTLSA(f *testing.F) {
 	f.Add("3 1 1 " + strings.Repeat("ab", 32))
