@@ -38,6 +38,9 @@ type tlsa struct {
 	data                      []byte
 }
 
+// recordSize is about how much memory a record takes besides its data.
+const recordSize = 32
+
 // parseTLSA reads the data of a record as a zone file has it: three numbers and hexadecimal digits, with blanks or
 // without. ok is false for one that cannot be used with SMTP (RFC 7672 section 3.1): with another usage than 2 and 3,
 // or what no version of DANE defines.

@@ -33,7 +33,7 @@ type Policies struct {
 	kept *lru.Cache[string, *Policy] // by domain
 }
 
-// policiesKept bounds the domains whose policies are kept.
+// policiesKept bounds the domains whose policies are kept; one counts for each 256 octets of it.
 const policiesKept = 1 << 14
 
 // New returns Policies. Close must be called to end them.
@@ -72,8 +72,22 @@ func (p *Policies) Of(ctx context.Context, domain string, set *mx.Set) *Policy {
 	if set.AD && len(set.Hosts) > 0 && !p.lookUpAll(ctx, out, set.Hosts) {
 		return out // it may be for want of time, or of questions, of one client; the resolver keeps what fails for all
 	}
-	p.kept.Put(domain, out, 1)
+	p.kept.Put(domain, out, out.weight())
 	return out
+}
+
+// weight returns for how much the policy counts. It holds what is known by MTA-STS where that is kept no more.
+func (p *Policy) weight() int {
+	octets := 0
+	if p.entry != nil {
+		octets = p.entry.octets()
+	}
+	for _, h := range p.hosts {
+		for i := range h.records {
+			octets += recordSize + len(h.records[i].data)
+		}
+	}
+	return 1 + octets/256
 }
 
 // has reports whether the policy has what the DNS says of hosts.

@@ -395,6 +395,55 @@ func TestPolicies_LeavesDANE(t *testing.T) {
 	}
 }
 
+// TestPolicies_Memory: domains with large policies leave room for fewer, so that who has many of them does not choose
+// how much memory they take.
+func TestPolicies_Memory(t *testing.T) {
+	const domains, octets = 300, 60 << 10
+	var zone string
+	for i := range domains {
+		zone += fmt.Sprintf("_mta-sts.d%d.test. 60 IN TXT \"v=STSv1; id=1\"\n", i)
+	}
+	for i := range 90 {
+		zone += fmt.Sprintf("_25._tcp.mx1.one.test. 60 IN TLSA 3 0 0 %02x%s\n", i, strings.Repeat("ab", 600))
+	}
+	server := dnstest.Start(t, zone)
+	server.SetAD(true)
+	resolver, err := dns.New(dns.Config{Servers: []string{server.Addr()}, TrustAD: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(resolver.Close)
+	for _, c := range []struct {
+		name string
+		text string
+		ad   bool
+	}{
+		{"MTA-STS", enforced + strings.Repeat("x: "+strings.Repeat("x", 77)+"\n", octets/81), false},
+		{"DANE", enforced, true},
+	} {
+		p := New(Config{
+			Resolver: resolver, Now: time.Now, Port: 25,
+			Fetch: func(context.Context, hook.Request) (hook.Response, error) {
+				return hook.Response{
+					Status: http.StatusOK, Header: http.Header{"Content-Type": {"text/plain"}}, Body: []byte(c.text),
+				}, nil
+			},
+		})
+		for i := range domains {
+			set := &mx.Set{AD: c.ad, Hosts: []mx.Host{{Name: "mx1.one.test", AD: c.ad}}}
+			found := p.Of(t.Context(), fmt.Sprintf("d%d.test", i), set)
+			demand := (&Demands{Policy: found}).Of("mx1.one.test")
+			if demand.Level < Verified {
+				t.Fatalf("%s: %v, %v", c.name, demand.Level, demand.Err)
+			}
+		}
+		if n := p.kept.Len(); n > policiesKept*256/octets || n == 0 {
+			t.Errorf("%s: %d of %d policies are kept", c.name, n, domains)
+		}
+		p.Close()
+	}
+}
+
 // TestPolicies_Allocations: what is known of a domain costs no allocation.
 func TestPolicies_Allocations(t *testing.T) {
 	d := newDomain(t, smtptest.NewCA(), true)

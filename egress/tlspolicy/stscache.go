@@ -53,6 +53,17 @@ type stsEntry struct {
 // ends returns when the policy is no longer believed.
 func (e *stsEntry) ends() time.Time { return e.fetched.Add(max(e.policy.age, leastLook)) }
 
+// octets returns about how much memory the policy takes: its text, of which its patterns are parts.
+func (e *stsEntry) octets() int {
+	if e.policy == nil {
+		return 0
+	}
+	return len(e.text) + patternSize*len(e.policy.patterns)
+}
+
+// patternSize is how much a pattern takes besides the text.
+const patternSize = 16
+
 // A stsCache keeps the policies of MTA-STS of domains. It is safe for concurrent use.
 type stsCache struct {
 	cfg     *Config
@@ -188,7 +199,7 @@ func (c *stsCache) look(ctx context.Context, domain string, before *stsEntry) *s
 }
 
 // keep keeps what is known of a domain.
-func (c *stsCache) keep(domain string, e *stsEntry) { c.entries.Put(domain, e, 1+len(e.text)/256) }
+func (c *stsCache) keep(domain string, e *stsEntry) { c.entries.Put(domain, e, 1+e.octets()/256) }
 
 // fetch fetches the policy of a domain whose record has an id. Where that fails, what was known stands.
 func (e *stsEntry) fetch(ctx context.Context, c *stsCache, domain, id string) {
