@@ -15,9 +15,11 @@ import (
 )
 
 const (
-	// maxConns bounds the connections of the server, and clientConns those of a client. A page is one request.
-	maxConns    = 512
-	clientConns = 16
+	// maxConns bounds the connections of the server, clientConns those of a client, and networkConns those of the
+	// clients of a /24 or a /48, which a stranger has the whole of. A page is one request.
+	maxConns     = 512
+	clientConns  = 16
+	networkConns = 64
 	// maxClients bounds the clients whose requests are counted.
 	maxClients = 8192
 )
@@ -30,7 +32,7 @@ var requests = gcra.Limit{Burst: 30, Pace: time.Second}
 type clients struct {
 	now  func() time.Time
 	mu   sync.Mutex
-	open map[netip.Prefix]int // connections of each
+	open map[netip.Prefix]int // connections of each, and of each network of them
 	all  int                  // connections
 	used map[netip.Prefix]gcra.Account
 }
@@ -42,13 +44,15 @@ func newClients(now func() time.Time) *clients {
 // connects reports whether a client may have one more connection, and counts it. The servers in front, unlike clients,
 // have no share.
 func (c *clients) connects(of netip.Prefix, front bool) bool {
+	wide := network.Widest(of.Addr())
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.all >= maxConns || !front && c.open[of] >= clientConns {
+	if c.all >= maxConns || !front && (c.open[of] >= clientConns || c.open[wide] >= networkConns) {
 		return false
 	}
 	c.all++
 	c.open[of]++
+	c.open[wide]++
 	return true
 }
 
@@ -57,8 +61,10 @@ func (c *clients) left(of netip.Prefix) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.all--
-	if c.open[of]--; c.open[of] == 0 {
-		delete(c.open, of)
+	for _, p := range [...]netip.Prefix{of, network.Widest(of.Addr())} {
+		if c.open[p]--; c.open[p] == 0 {
+			delete(c.open, p)
+		}
 	}
 }
 
@@ -136,8 +142,11 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		}
 		peer, _ := netip.ParseAddrPort(conn.RemoteAddr().String())
 		a := peer.Addr().Unmap()
-		of := clientOf(a)
-		if l.clients.connects(of, contains(l.front, a)) {
+		of, front := clientOf(a), contains(l.front, a)
+		if front {
+			of = netip.Prefix{} // so that its neighbours have their own share
+		}
+		if l.clients.connects(of, front) {
 			return &countedConn{Conn: conn, left: func() { l.clients.left(of) }}, nil
 		}
 		conn.Close()

@@ -424,6 +424,32 @@ func TestLimits_Connections(t *testing.T) {
 	}
 }
 
+// TestLimits_ConnectionsOfNetwork: a stranger with all addresses of a /48 leaves places for others, and has them again
+// when connections are closed.
+func TestLimits_ConnectionsOfNetwork(t *testing.T) {
+	c := newClients(at(start))
+	var open []netip.Prefix
+	for i := range 2 * maxConns {
+		a := netip.MustParseAddr("2001:db8::").As16()
+		a[6], a[7] = byte(i>>8), byte(i)
+		if of := clientOf(netip.AddrFrom16(a)); c.connects(of, false) {
+			open = append(open, of)
+		}
+	}
+	if len(open) != networkConns {
+		t.Errorf("%d connections of one network", len(open))
+	}
+	if !c.connects(clientOf(netip.MustParseAddr("2001:db8:1::1")), false) {
+		t.Error("another network has none")
+	}
+	for _, of := range open {
+		c.left(of)
+	}
+	if !c.connects(open[0], false) || c.all != 2 || len(c.open) != 4 {
+		t.Errorf("%d connections of %v are left", c.all, c.open)
+	}
+}
+
 // TestHeaders: each answer has the fields of security, the refused ones too.
 func TestHeaders(t *testing.T) {
 	s := serve(t, Config{})
