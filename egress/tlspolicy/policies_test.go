@@ -373,6 +373,22 @@ func TestPolicies_Leaves(t *testing.T) {
 	}
 }
 
+// TestPolicies_WantOfQuestions: that one client may ask no more questions does not leave others without the policy.
+func TestPolicies_WantOfQuestions(t *testing.T) {
+	for _, cause := range []error{dns.ErrEnough, dns.ErrBusy} {
+		d := newDomain(t, smtptest.NewCA(), true)
+		fetch := d.cfg.Fetch
+		d.cfg.Fetch = func(context.Context, hook.Request) (hook.Response, error) {
+			return hook.Response{}, &dns.Error{Name: "mta-sts.one.test", Type: "A", Err: cause}
+		}
+		d.demand(t, "mx1.one.test")
+		d.cfg.Fetch = fetch
+		if got := d.demand(t, "mx1.one.test").Level; got != Verified {
+			t.Errorf("%v: got %v", cause, got)
+		}
+	}
+}
+
 // TestPolicies_LeavesDANE: the same where TLSA records are looked up.
 func TestPolicies_LeavesDANE(t *testing.T) {
 	server := dnstest.Start(t, "_25._tcp.mx1.one.test. 60 IN TLSA 3 1 1 "+strings.Repeat("ab", sha256.Size)+"\n")

@@ -190,7 +190,9 @@ func (c *stsCache) look(ctx context.Context, domain string, before *stsEntry) *s
 		if e.failedID == id && now.Before(e.failed.Add(fetchAgain)) {
 			break
 		}
-		e.fetch(ctx, c, domain, id)
+		if !e.fetch(ctx, c, domain, id) {
+			return &e
+		}
 	case now.After(e.fetched.Add(min(refreshEvery, e.policy.age/2))):
 		c.refresh(domain, id)
 	}
@@ -201,14 +203,17 @@ func (c *stsCache) look(ctx context.Context, domain string, before *stsEntry) *s
 // keep keeps what is known of a domain.
 func (c *stsCache) keep(domain string, e *stsEntry) { c.entries.Put(domain, e, 1+e.octets()/256) }
 
-// fetch fetches the policy of a domain whose record has an id. Where that fails, what was known stands.
-func (e *stsEntry) fetch(ctx context.Context, c *stsCache, domain, id string) {
+// fetch fetches the policy of a domain whose record has an id. Where that fails, what was known stands. It reports
+// whether what came of it is to be kept: want of questions of one client is not.
+func (e *stsEntry) fetch(ctx context.Context, c *stsCache, domain, id string) bool {
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
-	text, result := c.get(ctx, domain)
+	text, result, err := c.get(ctx, domain)
+	if errors.Is(err, dns.ErrEnough) || errors.Is(err, dns.ErrBusy) {
+		return false
+	}
 	var policy stsPolicy
 	if result == mail.TLSWorked {
-		var err error
 		if policy, err = parsePolicy(text); err != nil {
 			result = mail.TLSPolicyInvalid
 		}
@@ -216,10 +221,11 @@ func (e *stsEntry) fetch(ctx context.Context, c *stsCache, domain, id string) {
 	now := c.cfg.Now()
 	if result != mail.TLSWorked {
 		e.failed, e.failedID, e.result = now, id, result
-		return
+		return true
 	}
 	*e = stsEntry{policy: &policy, id: id, text: text, fetched: now, look: e.look}
 	c.save(ctx, domain, e)
+	return true
 }
 
 // refresh fetches a policy ahead of its end, in a goroutine that close awaits.
@@ -241,28 +247,29 @@ func (c *stsCache) refresh(domain, id string) {
 			return
 		}
 		fresh := *e
-		fresh.fetch(c.ctx, c, domain, id)
-		c.keep(domain, &fresh)
+		if fresh.fetch(c.ctx, c, domain, id) {
+			c.keep(domain, &fresh)
+		}
 	})
 }
 
 // get fetches the text of a domain's policy (RFC 8461 section 3.3): from the well-known place alone, without a
-// redirect.
-func (c *stsCache) get(ctx context.Context, domain string) (text string, result mail.TLSResult) {
+// redirect. The error is that of the fetch.
+func (c *stsCache) get(ctx context.Context, domain string) (text string, result mail.TLSResult, err error) {
 	answer, err := c.cfg.Fetch(ctx, hook.Request{
 		Method: http.MethodGet, URL: "https://mta-sts." + domain + "/.well-known/mta-sts.txt", Limit: mostPolicy,
 	})
 	var certificate *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &certificate):
-		return "", mail.TLSWebPKIInvalid
+		return "", mail.TLSWebPKIInvalid, err
 	case err != nil || answer.Status != http.StatusOK:
-		return "", mail.TLSNoPolicy
+		return "", mail.TLSNoPolicy, err
 	}
 	if kind, _, err := mime.ParseMediaType(answer.Header.Get("Content-Type")); err != nil || kind != "text/plain" {
-		return "", mail.TLSPolicyInvalid
+		return "", mail.TLSPolicyInvalid, nil
 	}
-	return string(answer.Body), mail.TLSWorked
+	return string(answer.Body), mail.TLSWorked, nil
 }
 
 // save puts a policy into the store, for as long as it is believed: the time of its fetch, its id and its text.
