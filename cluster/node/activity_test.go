@@ -234,8 +234,8 @@ func TestRecorder_Cause(t *testing.T) {
 	for _, hop := range []string{"a", "b"} {
 		next := mail.NextHop{Host: hop}
 		e.To = append(e.To, mail.To{
-			Forward: mail.Path{Local: "x", Domain: hop + ".example"}, Outcome: mail.Deferred, Verb: "DATA", Reply: later,
-			Targets: []mail.Target{{NextHop: next}},
+			Forward: mail.Path{Local: "x", Domain: hop + ".example"},
+			Outcome: mail.Deferred, Verb: "DATA", Reply: later, Targets: []mail.Target{{NextHop: next}},
 		})
 		e.Legs = append(e.Legs, mail.Leg{NextHop: next})
 	}
