@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/node"
@@ -38,6 +39,7 @@ type explainVerb struct {
 	Message string  `placeholder:"FILE" help:"${explain_message}"`
 	Filters bool    `help:"${explain_filters}"`
 	User    string  `placeholder:"NAME" help:"${explain_user}"`
+	At      string  `placeholder:"TIME" help:"${explain_at}"`
 	On      string  `placeholder:"ADDRESS" help:"The address of the listener that is asked; the first when left out."`
 	Here    bool    `help:"${explain_here}"`
 	jsonFlag
@@ -133,6 +135,9 @@ func askToExplain(ctx context.Context, cfg *config.Config, q node.Question) (*no
 	if err := json.Unmarshal(body, &answer); err != nil {
 		return nil, fmt.Errorf("what answers at %s is no node", cfg.Admin.Addr)
 	}
+	if q.At != nil && answer.Asked.At == nil {
+		return nil, fmt.Errorf("the node at %s is of an older version, which knows no --at", cfg.Admin.Addr)
+	}
 	answer.Asked.Node += " at " + cfg.Admin.Addr
 	return &answer, nil
 }
@@ -151,6 +156,14 @@ func (v *explainVerb) question(in io.Reader) (node.Question, error) {
 	}
 	if q.To != nil && q.To.IsNull() {
 		return q, fmt.Errorf("--to: <> is no recipient")
+	}
+	if v.At != "" {
+		at, ok := rules.Time(v.At)
+		if !ok {
+			return q, fmt.Errorf("--at: %q is no time: it is written as after= and until= are, "+
+				"2026-12-24T18:00:00Z, or with +09:00 in place of Z for a time in Japan", v.At)
+		}
+		q.At = &at
 	}
 	if v.Message == "" {
 		if v.Filters {
@@ -236,6 +249,9 @@ func printAnswer(w io.Writer, a *node.Answer) {
 		row("asked", "the running node %s", a.Asked.Node)
 	} else {
 		row("asked", "this configuration, as a node would that starts now: %s", a.Asked.Why)
+	}
+	if a.Asked.At != nil {
+		row("at", "%s: rules begin and end by this time, all else is of now", a.Asked.At.Format(time.RFC3339))
 	}
 	row("client", "%s at %s, %s", a.Client, a.On, trust)
 	for _, given := range [][2]string{{"helo", a.Helo}, {"from", a.From}, {"to", a.To}} {

@@ -39,6 +39,8 @@ func helpTexts() kong.Vars {
 		"dns_replace": "Put ours in the place of records of others: foreign MX, another SPF record, another key.",
 		"explain": "Tell what would become of a message. Exit code: 0 accept or drop, 1 defer, 2 " +
 			"reject, 3 no verdict.",
+		"explain_at": "Ask by the rules as they begin and end at this time (after=, until=), such as " +
+			"2026-12-24T18:00:00Z. All else is of now.",
 		"explain_filters": "Show the message to the content filters, which may remember it.",
 		"explain_connect": "Offer the recipient to the next hop, as far as RCPT and without a message, and print " +
 			"what it says: greeting, EHLO, TLS, MAIL, RCPT.",

@@ -2,6 +2,7 @@ package node
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -23,6 +24,8 @@ type Question struct {
 	Message []byte `json:"message"`
 	// Filters says that the content filters are asked about Message.
 	Filters bool `json:"filters,omitempty"`
+	// At is the time by which rules begin and end; nil: now. All else is of now.
+	At *time.Time `json:"at,omitempty"`
 }
 
 // The values of Answer.Verdict.
@@ -60,6 +63,8 @@ type Answer struct {
 type Asked struct {
 	Node string `json:"node,omitempty"` // the running node; "": the configuration, as a node would that starts now
 	Why  string `json:"why,omitempty"`  // why no running node was asked
+	// At is the time of the question by which rules began and ended; nil: now.
+	At *time.Time `json:"at,omitempty"`
 }
 
 // A Scored is the score of the client.

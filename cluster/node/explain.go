@@ -60,6 +60,7 @@ func (p *parts) explain(
 		return nil, err
 	}
 	defer l.hangUp()
+	l.at = q.At
 	if q.Filters { // ones of their own: what becomes of this message is none of what the node knows of them
 		if l.shown, err = p.newFilters(hooks{}); err != nil {
 			return nil, err
@@ -79,6 +80,7 @@ func (p *parts) explain(
 	}
 	e := &explanation{lookout: l, q: q, listener: on, answer: &Answer{
 		Verdict: Accept, Client: q.IP.String(), On: on.Addr, Trusted: l.looked.Trusted, Rules: &shown,
+		Asked:   Asked{At: q.At},
 		Skipped: []string{},
 	}}
 	e.compose(ctx, said)

@@ -23,6 +23,7 @@ type lookout struct {
 	*reacher
 	sees    *egress.Relay // knows where names lead
 	connect bool          // recipients are offered to next hops
+	at      *time.Time    // by which rules begin and end; nil: now
 	shown   *filter.Set   // the content filters that are asked; nil: none
 
 	mu     sync.Mutex // guards what follows
@@ -111,6 +112,7 @@ func (p *parts) ledgerOn(store once.Store, emit func(mail.Event)) (*once.Ledger,
 // Route asks the rules in force, and writes down what they tried for the client. What a session asks them besides, such
 // as whether a postmaster is ours, is not for the client.
 func (l *lookout) Route(q mail.Query) ([]mail.Route, error) {
+	l.date(&q)
 	steps, routes, err := l.files.rules.Explain(q)
 	if q.Client.IsValid() {
 		l.mu.Lock()
@@ -120,8 +122,16 @@ func (l *lookout) Route(q mail.Query) ([]mail.Route, error) {
 	return routes, err
 }
 
+// date sets the time of a query to that of the question.
+func (l *lookout) date(q *mail.Query) {
+	if l.at != nil {
+		q.At = *l.at
+	}
+}
+
 // Rewrite asks the rules in force, and writes down what became of the reverse-path.
 func (l *lookout) Rewrite(q mail.Query, opens mail.Opens) (reverse mail.Path, remark string) {
+	l.date(&q)
 	reverse, remark = l.files.rules.Rewrite(q, opens)
 	step := "the reverse-path becomes <" + reverse.String() + ">, which opens to " + opens.String()
 	if remark != "" {

@@ -343,17 +343,23 @@ func senderMistake(word string) string {
 	return quote(word) + " is neither an address, nor @ and a domain, nor <>"
 }
 
+// Time reads a time as after and until have it, with its zone. ok is false for what is none.
+func Time(text string) (t time.Time, ok bool) {
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z07:00"} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, true
+		}
+	}
+	return time.Time{}, false
+}
+
 // parseTime parses the value of after and until, which say their zone: the nodes of a cluster may stand in several.
 func parseTime(key, value string) (seconds int64, why string) {
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z07:00"} {
-		t, err := time.Parse(layout, value)
-		switch {
-		case err != nil:
-		case t.Unix() <= 0:
+	if t, ok := Time(value); ok {
+		if t.Unix() <= 0 {
 			return 0, "option " + key + ": " + quote(value) + " is before 1970"
-		default:
-			return t.Unix(), ""
 		}
+		return t.Unix(), ""
 	}
 	example := key + "=2026-12-24T18:00:00Z, or with +09:00 in place of Z for a time in Japan"
 	if t, err := time.Parse(time.DateOnly, value); err == nil {
