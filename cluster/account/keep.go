@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/millrace/millrace/router/leaf/atomicfile"
 )
 
 // The names of the lists that are kept beside the rules.
@@ -111,46 +113,5 @@ func saveList[T any](folder, name string, number uint64, list, old []T) error {
 	if err != nil || bytes.Equal(text, before) {
 		return err
 	}
-	return WriteFile(filepath.Join(folder, name), text)
-}
-
-// WriteFile writes a file so that after a crash it has its old or its new content.
-func WriteFile(name string, text []byte) error {
-	folder := filepath.Dir(name)
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return err
-	}
-	temp := filepath.Join(folder, "."+filepath.Base(name)+"-new")
-	if err := writeSynced(temp, text); err != nil {
-		return errors.Join(err, removed(temp))
-	}
-	if err := os.Rename(temp, name); err != nil {
-		return errors.Join(err, removed(temp))
-	}
-	dir, err := os.Open(folder)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
-
-// writeSynced writes a file and has the disk take it.
-func writeSynced(name string, text []byte) error {
-	out, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = out.Write(text)
-	if err == nil {
-		err = out.Sync()
-	}
-	return errors.Join(err, out.Close())
-}
-
-// removed removes a file that may not exist.
-func removed(name string) error {
-	if err := os.Remove(name); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return atomicfile.Write(filepath.Join(folder, name), text)
 }

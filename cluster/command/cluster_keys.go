@@ -1,16 +1,14 @@
 package command
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/millrace/millrace/cluster/node"
+	"github.com/millrace/millrace/router/leaf/atomicfile"
 )
 
 // clusterKeysVerbs change the secret of a cluster so that all nodes understand each other at every moment. Every node
@@ -89,7 +87,7 @@ func (v *keyFile) edit(out io.Writer, change func(lines []string, keys []int) ([
 		if err != nil {
 			return fmt.Errorf("%s %w", v.File, err)
 		}
-		if err := replaceFile(v.File, []byte(strings.Join(lines, "\n")+"\n")); err != nil {
+		if err := atomicfile.Replace(v.File, []byte(strings.Join(lines, "\n")+"\n")); err != nil {
 			return err
 		}
 	}
@@ -116,32 +114,4 @@ func keyLines(lines []string) (keys []int) {
 		}
 	}
 	return keys
-}
-
-// replaceFile replaces the content of a file atomically and keeps its mode and owner: a reader sees the old or the new
-// content, whole. A symbolic link stays one, and the file behind it is replaced.
-func replaceFile(path string, content []byte) (err error) {
-	if path, err = filepath.EvalSymlinks(path); err != nil {
-		return err
-	}
-	is, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, bytes.NewReader(content))
-	if of, ok := is.Sys().(*syscall.Stat_t); ok && err == nil {
-		err = f.Chown(int(of.Uid), int(of.Gid))
-	}
-	err = errors.Join(err, f.Chmod(is.Mode().Perm()), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
 }

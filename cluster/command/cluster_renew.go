@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/millrace/millrace/router/leaf/atomicfile"
 )
 
 type clusterRenewVerb struct {
@@ -66,7 +68,7 @@ func (v *clusterRenewVerb) renew(s streams) error {
 	var all []renewed
 	for i, name := range names {
 		file := filepath.Join(v.Dir, name+".pem")
-		if err := replaceFile(file, made[i]); err != nil {
+		if err := atomicfile.Replace(file, made[i]); err != nil {
 			return err
 		}
 		all = append(all, renewed{file, until.UTC().Format(time.DateOnly)})

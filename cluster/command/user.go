@@ -7,12 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/millrace/millrace/ingress/submission"
 	"github.com/millrace/millrace/router/leaf/ascii"
+	"github.com/millrace/millrace/router/leaf/atomicfile"
 )
 
 type userVerbs struct {
@@ -55,7 +54,7 @@ func (v *userAddVerb) run(s streams) int {
 	if _, err := submission.ParseUsers(v.File, text); err != nil {
 		return fail(s, err)
 	}
-	if err := replace(v.File, []byte(text)); err != nil {
+	if err := atomicfile.Replace(v.File, []byte(text)); err != nil {
 		return fail(s, err)
 	}
 	done := "added to"
@@ -100,26 +99,4 @@ func withUser(text, name, line string) (out string, replaced bool) {
 		text += "\n"
 	}
 	return text + line + "\n", false
-}
-
-// replace writes a file of secrets whole or not at all. It keeps the owner and the mode of one that there is.
-func replace(name string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".") // which only its owner can read
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if info, statErr := os.Stat(name); statErr == nil {
-		err = errors.Join(err, f.Chmod(info.Mode().Perm()))
-		if of, ok := info.Sys().(*syscall.Stat_t); ok {
-			err = errors.Join(err, f.Chown(int(of.Uid), int(of.Gid)))
-		}
-	}
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/millrace/millrace/cluster/account"
+	"github.com/millrace/millrace/router/leaf/atomicfile"
 	"github.com/millrace/millrace/router/mail"
 	"github.com/millrace/millrace/router/rules"
 )
@@ -128,7 +129,7 @@ func (r *ruleSet) change(ctx context.Context, edit func(string) (string, error))
 	if err != nil {
 		return err
 	}
-	if err := account.WriteFile(filepath.Join(r.state, account.RulesName), []byte(text)); err != nil {
+	if err := atomicfile.Write(filepath.Join(r.state, account.RulesName), []byte(text)); err != nil {
 		return err
 	}
 	use()
@@ -160,7 +161,7 @@ func (r *ruleSet) reloadFiles(ctx context.Context) error {
 		return err
 	}
 	if text != old {
-		if err := account.WriteFile(filepath.Join(r.state, account.RulesName), []byte(text)); err != nil {
+		if err := atomicfile.Write(filepath.Join(r.state, account.RulesName), []byte(text)); err != nil {
 			return err
 		}
 	}

@@ -8,13 +8,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/millrace/millrace/router/leaf/atomicfile"
 )
 
 // The files of the state folder.
 const (
 	savedName = "rules"       // the shared set of the highest version seen
 	filesName = "rules-files" // the baseline of the files
-	tempName  = ".rules-new"  // a file that is being written
 )
 
 // stateMagic begins each file. The version of the set, its digest, a line feed and the set follow.
@@ -24,9 +25,6 @@ const stateMagic = "millrace rules 1"
 type folder struct {
 	path     string
 	readOnly bool // nothing is kept, as with no path
-	// writeTo and sync replace the methods of os.File in tests. nil means these.
-	writeTo func(f *os.File, b []byte) error
-	sync    func(f *os.File) error
 }
 
 // A saved is a set that was read from the state folder.
@@ -60,49 +58,8 @@ func (f folder) save(name string, version uint64, encoded []byte) error {
 	if f.path == "" || f.readOnly {
 		return nil
 	}
-	if err := os.MkdirAll(f.path, 0o700); err != nil {
-		return err
-	}
-	temp := filepath.Join(f.path, tempName)
-	if err := f.write(temp, stateHeader(version, digest(encoded)), encoded); err != nil {
-		_ = os.Remove(temp) // it may not exist
-		return err
-	}
-	if err := os.Rename(temp, filepath.Join(f.path, name)); err != nil {
-		_ = os.Remove(temp) // the error of Rename is the one to return
-		return err
-	}
-	dir, err := os.Open(f.path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
-
-// write writes a file and syncs it to disk.
-func (f folder) write(temp, header string, encoded []byte) error {
-	writeTo, sync := f.writeTo, f.sync
-	if writeTo == nil {
-		writeTo = func(out *os.File, b []byte) error {
-			_, err := out.Write(b)
-			return err
-		}
-	}
-	if sync == nil {
-		sync = (*os.File).Sync
-	}
-	out, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	err = writeTo(out, []byte(header))
-	if err == nil {
-		err = writeTo(out, encoded)
-	}
-	if err == nil {
-		err = sync(out)
-	}
-	return errors.Join(err, out.Close())
+	text := append([]byte(stateHeader(version, digest(encoded))), encoded...)
+	return atomicfile.Write(filepath.Join(f.path, name), text)
 }
 
 // stateHeader returns the first line of a file.

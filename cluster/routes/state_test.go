@@ -2,13 +2,11 @@ package routes
 
 import (
 	"bytes"
-	"errors"
 	"iter"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -71,32 +69,6 @@ func TestFolder(t *testing.T) {
 	}
 	if info, err := entries[0].Info(); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
-	}
-}
-
-// A full disk leaves the file that was there. The error is that of a write, which wrote a part, or that of a sync.
-func TestFolder_DiskFull(t *testing.T) {
-	f := folder{path: t.TempDir()}
-	if err := f.save(savedName, 1, one("a@h x\n").encode()); err != nil {
-		t.Fatal(err)
-	}
-	for name, full := range map[string]folder{
-		"write": {writeTo: func(out *os.File, b []byte) error {
-			_, _ = out.Write(b[:len(b)/2])
-			return syscall.ENOSPC
-		}},
-		"sync": {sync: func(*os.File) error { return syscall.ENOSPC }},
-	} {
-		f.writeTo, f.sync = full.writeTo, full.sync
-		if err := f.save(savedName, 2, one("b@h x\n").encode()); !errors.Is(err, syscall.ENOSPC) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if h, err := f.load(savedName); err != nil || h.version != 1 {
-			t.Errorf("%s: %v, %v", name, h, err)
-		}
-		if entries, _ := os.ReadDir(f.path); len(entries) != 1 {
-			t.Errorf("%s: %v", name, entries)
-		}
 	}
 }
 
