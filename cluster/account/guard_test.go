@@ -6,13 +6,17 @@ import (
 	"time"
 )
 
-// TestAuthenticate_Limit: after twenty wrong tokens of a network none of it is compared for a while, but those that
-// were right from there before; other networks go on.
+// TestAuthenticate_Limit: after twenty wrong tokens of a network none of it is good for a while, but those that were
+// right from there before and those that no one can guess; other networks go on.
 func TestAuthenticate_Limit(t *testing.T) {
 	w := newWorld(t, t.TempDir())
 	w.now = time.Time{}
 	w.Account.cfg.Now = func() time.Time { return w.now }
 	_, known, err := w.AddToken(t.Context(), TokenFile(), Token{Name: "known", Role: ReadOnly})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, unseen, err := w.AddToken(t.Context(), TokenFile(), Token{Name: "unseen", Role: ReadOnly})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,6 +42,7 @@ func TestAuthenticate_Limit(t *testing.T) {
 		want         Kind
 	}{
 		{"wrong", "192.0.2.1", Limited}, {"of the configuration", "192.0.2.1", Limited}, {known, "192.0.2.9", right},
+		{unseen, "192.0.2.1", right}, {unseen + "x", "192.0.2.1", Limited}, // not to be guessed: behind one proxy are many
 		{"of the configuration", "198.51.100.1", right}, {"wrong", "2001:db8::1", Unauthorized},
 	} {
 		if got := try(c.secret, c.from); got != c.want {

@@ -21,8 +21,11 @@ const (
 	beat = 2 * time.Second
 	// maxSamples is how many of these are shown: five minutes.
 	maxSamples = 150
-	// maxStreams bounds the pages that are kept up to date at a time.
-	maxStreams = 32
+	// maxStreams bounds the pages that are kept up to date at a time, tokenStreams those of one token, and
+	// sessionStreams those of one browser, which opens six connections to a server at most.
+	maxStreams     = 32
+	tokenStreams   = 16
+	sessionStreams = 4
 )
 
 // A flow asks the nodes what they do, as long as a page shows it.
@@ -30,7 +33,7 @@ type flow struct {
 	ask func(ctx context.Context) []admin.Live
 
 	mu      sync.Mutex // never held across I/O; guards what follows
-	viewers map[chan struct{}]struct{}
+	viewers map[chan struct{}]viewer
 	nodes   map[string]admin.Live // as they were at the last beat
 	samples []sample
 	latest  moment
@@ -40,7 +43,7 @@ type flow struct {
 }
 
 func newFlow(ask func(ctx context.Context) []admin.Live) *flow {
-	return &flow{ask: ask, viewers: make(map[chan struct{}]struct{})}
+	return &flow{ask: ask, viewers: make(map[chan struct{}]viewer)}
 }
 
 // outcomes are the outcomes in the order in which they are shown.
@@ -73,15 +76,33 @@ type nodeRow struct {
 	Relayed, Others float64 // events a second
 }
 
-// join adds a page, whose channel gets a value at each beat, and false if there are too many.
-func (f *flow) join() (chan struct{}, bool) {
+// A viewer is the session that has a page open, and its token.
+type viewer struct{ session, token string }
+
+// hasRoom reports whether a page more is kept up to date.
+func (f *flow) hasRoom(v viewer) bool {
+	ofSession, ofToken := 0, 0
+	for _, other := range f.viewers {
+		if other.token == v.token {
+			ofToken++
+		}
+		if other.session == v.session {
+			ofSession++
+		}
+	}
+	return !f.closed && len(f.viewers) < maxStreams && ofToken < tokenStreams && ofSession < sessionStreams
+}
+
+// join adds a page of a session, whose channel gets a value at each beat, and false if there are too many.
+func (f *flow) join(session, token string) (chan struct{}, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.viewers) >= maxStreams || f.closed {
+	v := viewer{session, token}
+	if !f.hasRoom(v) {
 		return nil, false
 	}
 	c := make(chan struct{}, 1)
-	f.viewers[c] = struct{}{}
+	f.viewers[c] = v
 	if f.stop == nil {
 		var ctx context.Context
 		ctx, f.stop = context.WithCancel(context.Background())
@@ -283,7 +304,8 @@ func ceiling(v float64) float64 {
 // live keeps the page of the flow up to date, by server-sent events whose data is the part of the page that changes.
 func (p *Pages) live(w http.ResponseWriter, r *http.Request, _ account.Principal) {
 	at := http.NewResponseController(w)
-	beats, ok := p.flow.join()
+	s := sessionOf(r)
+	beats, ok := p.flow.join(s.csrf, s.token)
 	if !ok {
 		http.Error(w, "too many pages are open", http.StatusServiceUnavailable)
 		return

@@ -2,8 +2,12 @@ package pages
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -24,8 +28,8 @@ func TestFlow_Idle(t *testing.T) {
 		if n := b.asked.Load(); n != 0 {
 			t.Errorf("asked %d times before a page was open", n)
 		}
-		one, _ := f.join()
-		two, _ := f.join()
+		one, _ := f.join("1", "a")
+		two, _ := f.join("2", "b")
 		time.Sleep(10*beat + beat/2)
 		synctest.Wait()
 		if n := b.asked.Load(); n != 11 {
@@ -39,16 +43,16 @@ func TestFlow_Idle(t *testing.T) {
 		if n := b.asked.Load(); n > before+1 {
 			t.Errorf("asked %d times without a page", n-before)
 		}
-		for range maxStreams {
-			if _, ok := f.join(); !ok {
+		for i := range maxStreams {
+			if _, ok := f.join(fmt.Sprint(i), fmt.Sprint(i)); !ok {
 				t.Error("a page finds no room")
 			}
 		}
-		if _, ok := f.join(); ok {
+		if _, ok := f.join("more", "more"); ok {
 			t.Error("pages have no bound")
 		}
 		f.close()
-		if _, ok := f.join(); ok {
+		if _, ok := f.join("behind", "behind"); ok {
 			t.Error("a page is joined to what has ended")
 		}
 	})
@@ -128,3 +132,75 @@ func TestPages_Live(t *testing.T) {
 		t.Errorf("the stream ends with %v", err)
 	}
 }
+
+// TestFlow_Shares: no session and no token takes all the pages that are kept up to date, and one that leaves makes room.
+func TestFlow_Shares(t *testing.T) {
+	f := newFlow(func(context.Context) []admin.Live { return nil })
+	defer f.close()
+	var first chan struct{}
+	for i := range tokenStreams {
+		c, ok := f.join(fmt.Sprint("session", i/sessionStreams), "token")
+		if !ok {
+			t.Fatalf("page %d finds no room", i)
+		}
+		if i == 0 {
+			first = c
+		}
+		if i == sessionStreams-1 {
+			if _, ok := f.join("session0", "token"); ok {
+				t.Error("a session has no bound")
+			}
+		}
+	}
+	if _, ok := f.join("another session", "token"); ok {
+		t.Error("a token has no bound")
+	}
+	if _, ok := f.join("another session", "another token"); !ok {
+		t.Error("one token takes the room of another")
+	}
+	f.leave(first)
+	if _, ok := f.join("another session", "token"); !ok {
+		t.Error("a page that was closed leaves no room")
+	}
+}
+
+// TestPages_LiveSlow: a reader that takes nothing is dropped when the time of a write is over, and its place is free
+// again; one whose token is withdrawn is sent no more.
+func TestPages_LiveSlow(t *testing.T) {
+	b := start(t, nil)
+	c := b.browser(t)
+	c.enter(adminToken)
+	w := &stuck{ResponseRecorder: httptest.NewRecorder()}
+	r := httptest.NewRequestWithContext(t.Context(), "GET", "/live", nil)
+	base, err := url.Parse(b.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cookie := range c.Jar.Cookies(base) {
+		r.AddCookie(cookie)
+	}
+	b.ServeHTTP(w, r) // returns when the first write fails
+	if w.deadline.IsZero() {
+		t.Error("a write has no deadline")
+	}
+	b.flow.mu.Lock()
+	if n := len(b.flow.viewers); n != 0 {
+		t.Errorf("%d pages are kept up to date", n)
+	}
+	b.flow.mu.Unlock()
+	b.revoked.Store(true)
+	answer := httptest.NewRecorder()
+	b.ServeHTTP(answer, r)
+	if answer.Code != 303 || strings.Contains(answer.Body.String(), "event:") {
+		t.Errorf("behind the token's end: %d %s", answer.Code, answer.Body)
+	}
+}
+
+// stuck is a connection that takes nothing: a write to it fails at its deadline.
+type stuck struct {
+	*httptest.ResponseRecorder
+	deadline time.Time
+}
+
+func (s *stuck) Write([]byte) (int, error)           { return 0, os.ErrDeadlineExceeded }
+func (s *stuck) SetWriteDeadline(at time.Time) error { s.deadline = at; return nil }

@@ -4,8 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
+	"errors"
+	"math"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,8 +22,10 @@ const (
 	// sessionLife is how long a session lasts, and sessionIdle how long without a request.
 	sessionLife = 12 * time.Hour
 	sessionIdle = time.Hour
-	// maxSessions bounds the sessions of all visitors; the one that was used longest ago goes.
-	maxSessions = 256
+	// maxSessions bounds the sessions of all visitors, and tokenSessions those of one token; the one that was used
+	// longest ago goes.
+	maxSessions   = 256
+	tokenSessions = 16
 )
 
 // A session is one who has logged in. What it holds is not changed but for used.
@@ -51,18 +56,32 @@ func (s *sessions) begin(token string) string {
 			delete(s.all, id)
 		}
 	}
-	for len(s.all) >= maxSessions {
-		s.dropOldest()
+	if s.count(token) >= tokenSessions {
+		s.dropOldest(func(x *session) bool { return x.token == token })
+	}
+	if len(s.all) >= maxSessions {
+		s.dropOldest(func(*session) bool { return true })
 	}
 	id := rand.Text()
 	s.all[id] = &session{token: token, csrf: rand.Text(), began: now, used: now}
 	return id
 }
 
-func (s *sessions) dropOldest() {
+// count returns how many sessions a token has.
+func (s *sessions) count(token string) (n int) {
+	for _, x := range s.all {
+		if x.token == token {
+			n++
+		}
+	}
+	return n
+}
+
+// dropOldest ends the session that was used longest ago of those that go.
+func (s *sessions) dropOldest(goes func(*session) bool) {
 	oldest := ""
 	for id, x := range s.all {
-		if oldest == "" || x.used.Before(s.all[oldest].used) {
+		if goes(x) && (oldest == "" || x.used.Before(s.all[oldest].used)) {
 			oldest = id
 		}
 	}
@@ -203,14 +222,27 @@ func (p *Pages) enter(w http.ResponseWriter, r *http.Request) {
 	next := localPath(r.PostFormValue("next"))
 	token := strings.TrimSpace(r.PostFormValue("token"))
 	if _, err := p.cfg.Enter(token, clientOf(r)); err != nil {
-		p.show(w, r, "login", http.StatusUnauthorized, page{
+		p.show(w, r, "login", refusalOf(w, err), page{
 			Title: "login.title", Error: "error.token", Detail: err.Error(),
 			Body: loginForm{Next: next, Tokens: p.cfg.HasToken},
 		})
 		return
 	}
+	if c, err := r.Cookie(cookieName); err == nil {
+		p.sessions.end(c.Value) // one browser has one session
+	}
 	http.SetCookie(w, cookie(r, p.sessions.begin(token)))
 	http.Redirect(w, r, next, http.StatusSeeOther)
+}
+
+// refusalOf returns the status of the answer to a token that was refused, and says in its head how long to wait.
+func refusalOf(w http.ResponseWriter, err error) int {
+	var why *account.Error
+	if !errors.As(err, &why) || why.Kind != account.Limited {
+		return http.StatusUnauthorized
+	}
+	w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(why.Wait.Seconds()))))
+	return http.StatusTooManyRequests
 }
 
 func (p *Pages) logout(w http.ResponseWriter, r *http.Request, _ account.Principal) {

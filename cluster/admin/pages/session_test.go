@@ -1,14 +1,19 @@
 package pages
 
 import (
+	"fmt"
 	"maps"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/millrace/millrace/cluster/account"
 )
 
 // TestPages_Login: without a session every page leads to the login, and a token opens it until it is withdrawn, the
@@ -172,11 +177,78 @@ func TestSessions(t *testing.T) {
 		}
 		first := s.begin("x")
 		time.Sleep(time.Second)
-		for range maxSessions {
-			s.begin("x")
+		for i := range maxSessions {
+			s.begin(fmt.Sprint(i))
 		}
 		if s.of(first) != nil || len(s.all) != maxSessions {
 			t.Errorf("%d sessions", len(s.all))
 		}
 	})
+}
+
+// TestSessions_OfToken: one who logs in without end pushes out sessions of the same token, and none of another one.
+func TestSessions_OfToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s sessions
+		operator := s.begin("operator")
+		first := s.begin("owner")
+		time.Sleep(time.Second)
+		for range 2 * maxSessions {
+			s.begin("owner")
+		}
+		if s.of(operator) == nil {
+			t.Error("another token's session has gone")
+		}
+		if s.of(first) != nil || len(s.all) != 1+tokenSessions {
+			t.Errorf("%d sessions", len(s.all))
+		}
+	})
+}
+
+// TestPages_Cookie: a login makes a session of its own, whatever cookie came with it, and ends the one before; under TLS
+// the cookie is for TLS alone.
+func TestPages_Cookie(t *testing.T) {
+	b := start(t, nil)
+	stranger := "millrace_session=AAAAAAAAAAAAAAAAAAAAAAAAAA"
+	resp, _ := b.browser(t).ask("POST", "/login", url.Values{"token": {adminToken}}, "Cookie: "+stranger)
+	if len(resp.Cookies()) != 1 || strings.Contains(resp.Cookies()[0].String(), stranger) {
+		t.Fatalf("a cookie that was chosen before the login: %v", resp.Cookies())
+	}
+	if resp, _ := b.browser(t).ask("GET", "/log", nil, "Cookie: "+stranger); resp.StatusCode != 303 {
+		t.Errorf("a cookie that was chosen before the login opens %d", resp.StatusCode)
+	}
+	old := resp.Cookies()[0]
+	resp, _ = b.browser(t).ask("POST", "/login", url.Values{"token": {ownerToken}}, "Cookie: "+old.Name+"="+old.Value)
+	if len(resp.Cookies()) != 1 || resp.Cookies()[0].Value == old.Value {
+		t.Fatalf("the second login: %v", resp.Cookies())
+	}
+	if resp, _ := b.browser(t).ask("GET", "/log", nil, "Cookie: "+old.Name+"="+old.Value); resp.StatusCode != 303 {
+		t.Errorf("behind the second login the first session opens %d", resp.StatusCode)
+	}
+	secure := httptest.NewTLSServer(b.Pages)
+	defer secure.Close()
+	client := secure.Client()
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	resp, err := client.PostForm(secure.URL+"/login", url.Values{"token": {adminToken}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if c := resp.Cookies(); len(c) != 1 || !c[0].Secure || !c[0].HttpOnly || c[0].SameSite != http.SameSiteStrictMode ||
+		c[0].Domain != "" || c[0].MaxAge != 0 || !c[0].Expires.IsZero() {
+		t.Errorf("under TLS: %v", c)
+	}
+}
+
+// TestPages_Limited: one who tries too many tokens is told how long to wait.
+func TestPages_Limited(t *testing.T) {
+	b := start(t, func(c *Config) {
+		c.Enter = func(string, netip.Addr) (account.Principal, error) {
+			return account.Principal{}, &account.Error{Kind: account.Limited, Message: "later", Wait: 1500 * time.Millisecond}
+		}
+	})
+	resp, body := b.browser(t).ask("POST", "/login", url.Values{"token": {"x"}})
+	if resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "2" || !strings.Contains(body, "later") {
+		t.Errorf("%d, Retry-After %q", resp.StatusCode, resp.Header.Get("Retry-After"))
+	}
 }

@@ -18,6 +18,7 @@ function localize(root) {
 // follow keeps the live part up to date until it is paused. The server escapes what it sends.
 function follow(part, pause, cut) {
 	let source = null;
+	const isPaused = () => pause.getAttribute("aria-pressed") === "true";
 	const begin = () => {
 		source = new EventSource(part.dataset.live);
 		source.addEventListener("flow", (event) => {
@@ -28,17 +29,25 @@ function follow(part, pause, cut) {
 			}
 			cut.hidden = true;
 		});
-		source.addEventListener("error", () => { cut.hidden = false; });
+		source.addEventListener("error", () => {
+			cut.hidden = false;
+			if (source?.readyState === EventSource.CLOSED) { // it was refused, and does not try again by itself
+				source = null;
+				setTimeout(() => { if (!source && !isPaused() && !document.hidden) { begin(); } }, 10000);
+			}
+		});
 	};
 	const end = () => { source?.close(); source = null; };
 	pause.hidden = false;
 	pause.addEventListener("click", () => {
-		if (source) { end(); } else { begin(); }
-		pause.textContent = source ? pause.dataset.pause : pause.dataset.resume;
-		pause.setAttribute("aria-pressed", String(!source));
+		const paused = !isPaused();
+		end();
+		if (!paused) { begin(); }
+		pause.textContent = paused ? pause.dataset.resume : pause.dataset.pause;
+		pause.setAttribute("aria-pressed", String(paused));
 	});
 	document.addEventListener("visibilitychange", () => {
-		if (pause.getAttribute("aria-pressed") === "true") { return; }
+		if (isPaused()) { return; }
 		if (document.hidden) { end(); } else if (!source) { begin(); }
 	});
 	begin();
