@@ -42,7 +42,7 @@ func TestAuthenticate_Limit(t *testing.T) {
 		want         Kind
 	}{
 		{"wrong", "192.0.2.1", Limited}, {"of the configuration", "192.0.2.1", Limited}, {known, "192.0.2.9", right},
-		{unseen, "192.0.2.1", right}, {unseen + "x", "192.0.2.1", Limited}, // not to be guessed: behind one proxy are many
+		{unseen, "192.0.2.1", right}, {unseen + "x", "192.0.2.1", Limited}, // as many come from one proxy
 		{"of the configuration", "198.51.100.1", right}, {"wrong", "2001:db8::1", Unauthorized},
 	} {
 		if got := try(c.secret, c.from); got != c.want {

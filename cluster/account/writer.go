@@ -194,15 +194,18 @@ func unique(list []Rule) error {
 	return nil
 }
 
-// entries returns the entries of the audit.
+// entries returns the entries of the audit. A rule that moves to another domain is removed from the one and added to
+// the other, since the owner of each reads its entries.
 func (w *ruleWriter) entries() (out []Entry) {
 	for _, c := range w.changes {
-		switch {
-		case c.before == nil:
-			out = append(out, w.account.entry(w.by, "rule.add", c.after.ID, c.after.Domain, nil, c.after))
-		case c.after == nil:
+		moved := c.before != nil && c.after != nil && c.before.Domain != c.after.Domain
+		if c.before != nil && (c.after == nil || moved) {
 			out = append(out, w.account.entry(w.by, "rule.remove", c.before.ID, c.before.Domain, c.before, nil))
-		default:
+		}
+		if c.after != nil && (c.before == nil || moved) {
+			out = append(out, w.account.entry(w.by, "rule.add", c.after.ID, c.after.Domain, nil, c.after))
+		}
+		if c.before != nil && c.after != nil && !moved {
 			out = append(out, w.account.entry(w.by, "rule.change", c.after.ID, c.after.Domain, c.before, c.after))
 		}
 	}

@@ -233,6 +233,9 @@ func (c *browser) enter(token string) {
 
 var csrfField = regexp.MustCompile(`name="csrf" value="([^"]+)"`)
 
+// address returns where the requests of a test come from.
+func (b *bench) address() netip.Addr { return netip.MustParseAddr("127.0.0.1") }
+
 // csrf returns the token of the session, as a page has it.
 func (c *browser) csrf() string {
 	_, body := c.ask("GET", "/explain", nil)

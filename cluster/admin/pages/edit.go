@@ -319,7 +319,8 @@ func statusOf(err error) int {
 }
 
 // deeds are what a page may say that was done.
-var deeds = []string{"done.saved", "done.removed", "done.retired", "done.blocked", "done.disabled", "done.asked"}
+var deeds = []string{"done.saved", "done.removed", "done.retired", "done.blocked", "done.disabled", "done.asked",
+	"done.revoked"}
 
 // done leads to a page that says what was done.
 func done(w http.ResponseWriter, r *http.Request, to, what string) {

@@ -180,10 +180,11 @@ func TestPages_Unkept(t *testing.T) {
 	})
 	c := b.browser(t)
 	c.enter(adminToken)
-	for _, path := range []string{"/rules", "/destinations", "/log/id0", "/senders?to=info@example.com"} {
+	for _, path := range []string{"/rules", "/destinations", "/log/id0", "/senders?to=info@example.com", "/tokens"} {
 		_, body := c.ask("GET", path, nil)
 		if strings.Contains(body, `action="/destinations`) || strings.Contains(body, "/rules/new") ||
-			strings.Contains(body, `action="/block"`) || strings.Contains(body, `action="/retire"`) {
+			strings.Contains(body, `action="/tokens`) || strings.Contains(body, `action="/block"`) ||
+			strings.Contains(body, `action="/retire"`) {
 			t.Errorf("%s has a form", path)
 		}
 		if !strings.Contains(path, "info") && path != "/log/id0" && !strings.Contains(body,

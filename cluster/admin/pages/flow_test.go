@@ -133,7 +133,8 @@ func TestPages_Live(t *testing.T) {
 	}
 }
 
-// TestFlow_Shares: no session and no token takes all the pages that are kept up to date, and one that leaves makes room.
+// TestFlow_Shares: no session and no token takes all the pages that are kept up to date, and one that leaves makes
+// room.
 func TestFlow_Shares(t *testing.T) {
 	f := newFlow(func(context.Context) []admin.Live { return nil })
 	defer f.close()

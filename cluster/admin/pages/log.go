@@ -16,8 +16,8 @@ type logBody struct {
 	Filters  url.Values
 	Statuses []activity.Status
 	Page     activity.Page
-	Next     string // the query of the next page; "": there is none
-	First    string // the query of the first page; "": this is the first
+	Next     string // where the next page is; "": there is none
+	First    string // where the first page is; "": this is the first
 	Kept     bool   // a log is kept at some node
 	Filtered bool
 	Operator bool
@@ -59,10 +59,10 @@ func (p *Pages) log(w http.ResponseWriter, r *http.Request, v account.Principal)
 		body.Page = p.cfg.Activity.Find(r.Context(), q)
 	}
 	if body.Page.Next != "" {
-		body.Next = with(filters, "before", body.Page.Next)
+		body.Next = "/log?" + with(filters, "before", body.Page.Next)
 	}
 	if filters.Get("before") != "" {
-		body.First = with(filters, "before", "")
+		body.First = "/log?" + with(filters, "before", "")
 	}
 	p.show(w, r, "log", http.StatusOK, page{Title: "nav.log", Body: body})
 }

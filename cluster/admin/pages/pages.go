@@ -105,6 +105,11 @@ func New(cfg Config) *Pages {
 	p.mux.HandleFunc("POST /destinations/{id}/ask", p.changed(edit.askDestination))
 	p.mux.HandleFunc("POST /destinations/{id}/verify", p.changed(edit.verifyDestination))
 	p.mux.HandleFunc("POST /destinations/{id}/remove", p.changed(edit.removeDestination))
+	mint := &minter{account: cfg.Account, show: p.show}
+	p.mux.HandleFunc("GET /tokens", p.minted(mint.tokens))
+	p.mux.HandleFunc("POST /tokens", p.minted(mint.add))
+	p.mux.HandleFunc("POST /tokens/{id}/revoke", p.minted(mint.revoke))
+	p.mux.HandleFunc("GET /audit", p.changed(p.audit))
 	p.mux.HandleFunc("GET /log", p.visited(p.log))
 	p.mux.HandleFunc("GET /log/{id}", p.visited(p.trace))
 	p.mux.HandleFunc("GET /senders", p.visited(p.senders))
@@ -168,16 +173,17 @@ type link struct {
 // links are the pages that stand in the menu.
 func (p *Pages) links(v account.Principal, path string) []link {
 	var all []link
+	everyone := true
 	for _, l := range []struct {
 		path, title string
-		operator    bool
+		shown       bool
 	}{
-		{"/", "nav.flow", true}, {"/sites", "nav.sites", true}, {"/rules", "nav.rules", false},
-		{"/destinations", "nav.destinations", false},
-		{"/log", "nav.log", false}, {"/senders", "nav.senders", false}, {"/explain", "nav.explain", false},
-		{"/dns", "nav.dns", false},
+		{"/", "nav.flow", v.Unlimited()}, {"/sites", "nav.sites", v.Unlimited()}, {"/rules", "nav.rules", everyone},
+		{"/destinations", "nav.destinations", everyone}, {"/log", "nav.log", everyone},
+		{"/senders", "nav.senders", everyone}, {"/explain", "nav.explain", everyone}, {"/dns", "nav.dns", everyone},
+		{"/audit", "nav.audit", mayChange(v)}, {"/tokens", "nav.tokens", mayMint(v)},
 	} {
-		if l.operator && !v.Unlimited() {
+		if !l.shown {
 			continue
 		}
 		here := path == l.path || l.path != "/" && strings.HasPrefix(path, l.path+"/")
@@ -256,7 +262,7 @@ func functions(w words) template.FuncMap {
 			return most
 		},
 		"share":  func(took, all time.Duration) int { return int(100 * took / max(all, 1)) },
-		"sender": func(from, to string) string { return url.Values{"from": {from}, "to": {to}}.Encode() },
+		"sent":   func(from, to string) string { return "/log?" + url.Values{"from": {from}, "to": {to}}.Encode() },
 		"join":   strings.Join,
 		"status": func(s activity.Status) string { return w.of("status." + string(s)) },
 		"action": func(a activity.Action) string { return w.of("action." + string(a)) },

@@ -19,6 +19,7 @@ var paths = []string{
 	"/senders?to=" + url.QueryEscape(hostile), "/explain?to=" + url.QueryEscape(hostile), "/dns",
 	"/dns?domain=" + url.QueryEscape(hostile), "/nothing", "/destinations", "/destinations?done=done.saved",
 	"/rules/new?pattern=" + url.QueryEscape(hostile), "/rules/0123",
+	"/tokens", "/tokens?done=done.revoked", "/audit", "/audit?page=2", "/audit?q=" + url.QueryEscape(hostile),
 }
 
 // TestPages_Escape: whatever strangers and destinations write, no page has an element or an attribute of theirs, and
@@ -116,5 +117,48 @@ func TestPages_Off(t *testing.T) {
 			"id0</a>") {
 			t.Errorf("%s: %s", path, body)
 		}
+	}
+}
+
+// TestPages_Older: the link behind the last row leads to older rows with the same filters, the one back to the newest,
+// and the count of a sender's messages to these.
+func TestPages_Older(t *testing.T) {
+	b := start(t, nil)
+	c := b.browser(t)
+	c.enter(adminToken)
+	link := regexp.MustCompile(`href="(/log\?[^"]*)"`)
+	row := regexp.MustCompile(`href="/log/(id\d)"`)
+	follow := func(path string) (links []string, rows string) {
+		t.Helper()
+		resp, body := c.ask("GET", path, nil)
+		if resp.StatusCode != 200 {
+			t.Fatalf("%s: %d", path, resp.StatusCode)
+		}
+		for _, m := range link.FindAllStringSubmatch(body, -1) {
+			links = append(links, html.UnescapeString(m[1]))
+		}
+		for _, m := range row.FindAllStringSubmatch(body, -1) {
+			rows += m[1]
+		}
+		return links, rows
+	}
+	links, rows := follow("/log?limit=1&status=rejected&from=" + url.QueryEscape("@sender.example"))
+	for _, want := range []string{"id2", "id1", "id0"} {
+		if rows != want {
+			t.Fatalf("shows %s, want %s", rows, want)
+		}
+		if want != "id0" {
+			links, rows = follow(links[len(links)-1])
+		}
+	}
+	if links, rows = follow(links[0]); rows != "id2" || len(links) != 1 {
+		t.Errorf("the newest: %s, %q", rows, links)
+	}
+	links, _ = follow("/senders?to=info@example.com")
+	if len(links) != 1 {
+		t.Fatalf("%q", links)
+	}
+	if _, rows = follow(links[0]); rows != "id0" {
+		t.Errorf("the messages of a sender: %s", rows)
 	}
 }

@@ -205,8 +205,8 @@ func TestSessions_OfToken(t *testing.T) {
 	})
 }
 
-// TestPages_Cookie: a login makes a session of its own, whatever cookie came with it, and ends the one before; under TLS
-// the cookie is for TLS alone.
+// TestPages_Cookie: a login makes a session of its own, whatever cookie came with it, and ends the one before; under
+// TLS the cookie is for TLS alone.
 func TestPages_Cookie(t *testing.T) {
 	b := start(t, nil)
 	stranger := "millrace_session=AAAAAAAAAAAAAAAAAAAAAAAAAA"
@@ -244,7 +244,9 @@ func TestPages_Cookie(t *testing.T) {
 func TestPages_Limited(t *testing.T) {
 	b := start(t, func(c *Config) {
 		c.Enter = func(string, netip.Addr) (account.Principal, error) {
-			return account.Principal{}, &account.Error{Kind: account.Limited, Message: "later", Wait: 1500 * time.Millisecond}
+			return account.Principal{}, &account.Error{
+				Kind: account.Limited, Message: "later", Wait: 1500 * time.Millisecond,
+			}
 		}
 	})
 	resp, body := b.browser(t).ask("POST", "/login", url.Values{"token": {"x"}})

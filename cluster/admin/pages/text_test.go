@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace/millrace/cluster/account"
 	"github.com/millrace/millrace/cluster/activity"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -60,6 +61,12 @@ func TestWords(t *testing.T) {
 			}
 		}
 	}
+	for _, m := range whatWords(t) {
+		used["audit."+m] = true
+	}
+	for _, r := range account.Roles() {
+		used["role."+r], used["rolehint."+r] = true, true
+	}
 	for _, s := range activity.Statuses() {
 		used["status."+string(s)] = true
 	}
@@ -93,7 +100,7 @@ func TestWords(t *testing.T) {
 		if strings.Contains(k, ".") && en[k] == "" && !strings.HasPrefix(k, "smtp") && strings.Count(k, ".") == 1 {
 			group, _, _ := strings.Cut(k, ".")
 			if group == "status" || group == "action" || group == "step" || group == "outcome" || group == "dns" ||
-				group == "error" {
+				group == "error" || group == "role" || group == "rolehint" {
 				t.Errorf("%q has no text", k)
 			}
 		}
@@ -110,4 +117,34 @@ func TestLocalPath(t *testing.T) {
 			t.Errorf("%q: %q, want %q", path, got, want)
 		}
 	}
+}
+
+// whatWords returns what the audit says that was done, of the code that writes it.
+func whatWords(t *testing.T) (all []string) {
+	t.Helper()
+	files, err := filepath.Glob("../../account/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	en := wordsOf(wordsFile, english)
+	what := regexp.MustCompile(`"((?:rule|destination|token)\.[a-z]+)"`)
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range what.FindAllStringSubmatch(string(text), -1) {
+			all = append(all, m[1])
+			if en["audit."+m[1]] == "" {
+				t.Errorf("%q of the audit has no text", m[1])
+			}
+		}
+	}
+	if len(all) < 8 {
+		t.Errorf("%q", all)
+	}
+	return all
 }

@@ -15,7 +15,7 @@ const complain = (...what) => { wrong++; console.log(...what); };
 const paths = [
 	"/", "/sites", "/rules", "/rules?q=nothing", "/log", "/log?status=rejected", "/log?status=x", "/log?from=nothing", "/senders",
 	"/senders?to=info@x.example", "/explain", "/dns", "/dns?domain=x.example", "/nothing",
-	"/destinations", "/rules/new",
+	"/destinations", "/rules/new", "/tokens", "/audit", "/audit?q=nothing",
 ];
 
 // send sends a mail and returns the answer to its recipient.
@@ -184,6 +184,19 @@ async function visit(browser, name, options) {
 	await page.waitForSelector("article");
 	await look(page, name + "_explained");
 	await edit(page, name);
+	// A token is made, shown once and withdrawn; the audit has all of it.
+	await page.goto(base + "/tokens");
+	await page.fill("main [name=name]", "A token with a name that is rather long, for " + "x".repeat(60));
+	await page.fill("main [name=domains]", "x.example, " + "long".repeat(10) + ".example");
+	await page.click("main .form button");
+	await page.waitForSelector("main input[readonly]");
+	await look(page, name + "_made");
+	await page.goto(base + "/tokens");
+	if (await page.$("main input[readonly]")) { complain(name, "a token is shown again"); }
+	await page.click("form[action$='/revoke'] button");
+	await page.waitForURL(/done=done.revoked/);
+	await look(page, name);
+	await look(page, name + "_full", "/audit");
 	// A page in a frame of another site stays empty.
 	const framed = await context.newPage();
 	await framed.setContent(`<iframe src="${base}/log"></iframe>`);
