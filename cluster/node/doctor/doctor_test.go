@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -47,7 +48,7 @@ dkim:
     - {domain: example.org, selector: rsa1, key_file: DIR/rsa.pem}
     - {domain: example.org, selector: ed1, key_file: DIR/ed.pem}
 tls: {cert: DIR/cert.pem, key: DIR/cert.key}
-score: {lists: [{zone: list.test, weight: 5}, {zone: other.test, weight: 5}]}
+score: {lists: [{zone: k3y0nly.list.test, name: list.test, weight: 5}, {zone: other.test, weight: 5}]}
 `
 
 func newPatient(t *testing.T) *patient {
@@ -231,6 +232,9 @@ func TestDoctor_Zones(t *testing.T) {
 			var faults, fixes []string
 			for _, r := range p.examine(t, s) {
 				for _, f := range r.Findings {
+					if strings.Contains(fmt.Sprint(f), "k3y0nly") {
+						t.Errorf("%+v tells the key of a list", f)
+					}
 					if f.Fault == "" {
 						if f.State != Ready {
 							t.Errorf("%s of %s is %s without a fault", f.Check, f.Name, f.State)

@@ -308,8 +308,8 @@ var refusals = netip.MustParsePrefix("127.255.255.0/24")
 // listed looks whether a DNS list has an address. A list that does not answer, or that lists all addresses, says
 // nothing.
 func (m *mta) listed(ctx context.Context, a netip.Addr, l config.List) []Finding {
-	name := listName(a, l.Zone)
-	f := Finding{Check: "DNSBL", Name: a.String(), State: Ready, Expected: "not listed by " + l.Zone,
+	name, told := listName(a, l.Zone), cmp.Or(l.Name, l.Zone) // a zone with a Name holds a secret
+	f := Finding{Check: "DNSBL", Name: a.String(), State: Ready, Expected: "not listed by " + told,
 		Found: "not listed"}
 	codes, _, err := m.LookupIP(ctx, name, dns.IPv4)
 	switch {
@@ -335,10 +335,10 @@ func (m *mta) listed(ctx context.Context, a netip.Addr, l config.List) []Finding
 	f.State, f.Fault = Misconfigured, "dnsbl-listed"
 	f.Found = "listed: " + join(codes)
 	if why := m.txt(ctx, name); len(why.texts) > 0 {
-		f.Found += ": " + shownAll(why.texts)
+		f.Found += ": " + strings.ReplaceAll(shownAll(why.texts), l.Zone, told)
 	}
-	f.Reason = "Destinations that ask " + l.Zone + " refuse mail from " + a.String() + "."
-	f.Fix = "End what the list names (" + l.Zone + " tells), then ask the list to remove the address. Until then " +
+	f.Reason = "Destinations that ask " + told + " refuse mail from " + a.String() + "."
+	f.Fix = "End what the list names (" + told + " tells), then ask the list to remove the address. Until then " +
 		"send from " +
 		"another address (egress.source) or through a smarthost."
 	return []Finding{f}
