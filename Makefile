@@ -10,6 +10,12 @@ TOOL      = $(GO) tool -modfile=.ci/go.mod
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -tags timetzdata -o bin/millrace .
 
+# The same with OpenSSL's libcrypto, which signs in a third of the time. It is linked with C: docs/deploy.md has what that
+# costs.
+.PHONY: build-openssl
+build-openssl:
+	GO=$(GO) .ci/openssl build -trimpath -tags timetzdata,netgo,osusergo,openssl -o bin/millrace-openssl .
+
 run: build
 	exec bin/millrace dev
 

@@ -59,9 +59,10 @@ type SiteSessions struct {
 type Reload struct {
 	Done, Failed uint64
 	LastFailed   bool
-	Success      time.Time     // when all files were read last, at the start or by a reload
-	Took         time.Duration // by the last one
-	Waiting      int           // keys whose change waits for a restart
+	Success      time.Time      // when all files were read last, at the start or by a reload
+	Took         time.Duration  // by the last one
+	Waiting      int            // keys whose change waits for a restart
+	Signing      map[string]int // keys that sign mail, by what signs with them
 }
 
 // A Date is that of a certificate or of a key.
@@ -290,6 +291,8 @@ func (m meter) showReload(read func() Reload) {
 	m.gauge("millrace_restart_keys", "Keys of the configuration whose change waits for a restart.", func() float64 {
 		return float64(read().Waiting)
 	})
+	m.gauges("millrace_signing_keys", "Keys that sign mail, by what signs with them.",
+		gaugedBy("library", func() map[string]int { return read().Signing }))
 }
 
 // seconds returns a time as Prometheus has it.

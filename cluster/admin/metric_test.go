@@ -57,7 +57,9 @@ func everyMetric() *Metrics {
 		},
 		Sites: func() map[string]int { return map[string]int{"cooling": 28} },
 		Reload: func() Reload {
-			return Reload{Done: 29, Failed: 30, LastFailed: true, Success: date, Took: time.Second, Waiting: 31}
+			return Reload{Done: 29, Failed: 30, LastFailed: true, Success: date, Took: time.Second, Waiting: 31,
+				Signing: map[string]int{"openssl": 44},
+			}
 		},
 		Dates: func() []Date {
 			return []Date{{Use: "client", Ends: true, At: date}, {Use: "dkim", Name: "a.example s", At: date}}

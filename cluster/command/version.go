@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/millrace/millrace/cluster/node"
 )
 
 type versionVerb struct {
@@ -17,11 +19,15 @@ type build struct {
 	Modified bool   `json:"modified,omitempty"`
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
+	RSA      string `json:"rsa"` // what signs with RSA keys
 }
 
 // readBuild returns what the Go linker recorded. A build from a tagged module has its version without any flags.
 func readBuild() build {
-	b := build{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	b := build{
+		Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		RSA: node.RSALibrary(),
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b
@@ -53,6 +59,6 @@ func (v *versionVerb) run(s streams) int {
 			fmt.Fprint(s.out, " modified")
 		}
 	}
-	fmt.Fprintf(s.out, " %s %s\n", b.Go, b.Platform)
+	fmt.Fprintf(s.out, " %s %s, RSA by %s\n", b.Go, b.Platform, b.RSA)
 	return exitOK
 }

@@ -249,7 +249,7 @@ func interfaceAddrs() (out []netip.Addr) {
 }
 
 // makeAuthenticator makes what judges and signs messages, with the keys of the configuration.
-func (p *parts) makeAuthenticator(hooks) error {
+func (p *parts) makeAuthenticator(h hooks) error {
 	cfg := auth.Config{
 		AuthservID: p.cfg.AuthservID, Resolver: p.resolver.Plain(), Lists: p.cfg.DMARC.Lists,
 		Hosted: p.files.rules.Hosted,
@@ -264,6 +264,11 @@ func (p *parts) makeAuthenticator(hooks) error {
 	if p.spf, err = spf.New(spf.Config{Resolver: p.resolver.Plain(), Now: time.Now}); err != nil {
 		return err
 	}
+	p.files.keyring = p.files.bind(p.files.keyring, func(key string, why error) {
+		if h.log != nil {
+			h.log.Warn(goSigns, "key", key, "cause", why)
+		}
+	})
 	return useKeyring(p.cfg, p.auth, p.files.keyring)
 }
 

@@ -31,6 +31,7 @@ type files struct {
 	shown       atomic.Pointer[ownCertificates]
 	believed    atomic.Pointer[hostAuthorities]
 	keyring     auth.Keyring
+	signing     atomic.Pointer[map[string]int] // keys that sign now, by what signs with them
 }
 
 // readFiles reads everything that the configuration names but the keys and certificates of the cluster. With

@@ -29,12 +29,16 @@ func (n shown) gauges() admin.Gauges {
 		Sessions:      func() []admin.SiteSessions { return sessionsOf(n.relay) },
 		Sites:         func() map[string]int { return heldBack(n.relay) },
 		Rules:         func() int { return n.rules.router.Len() },
-		Reload:        n.reloads.state,
-		Dates:         n.dates,
-		Store:         func() admin.Store { return storeGauges(n.parts.store.Stats()) },
-		TLSFallbacks:  func() (classic, clear uint64) { return n.relay.TLSFallbacks() },
-		DNS:           func() admin.DNS { return dnsGauges(n.parts.resolver) },
-		NextHops:      n.nextHopsDown,
+		Reload: func() admin.Reload {
+			s := n.reloads.state()
+			s.Signing = *n.parts.files.signing.Load()
+			return s
+		},
+		Dates:        n.dates,
+		Store:        func() admin.Store { return storeGauges(n.parts.store.Stats()) },
+		TLSFallbacks: func() (classic, clear uint64) { return n.relay.TLSFallbacks() },
+		DNS:          func() admin.DNS { return dnsGauges(n.parts.resolver) },
+		NextHops:     n.nextHopsDown,
 	}
 	if n.cfg.Once {
 		g.Ledger = n.ledgerCounts

@@ -9,6 +9,7 @@ import (
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/rsasign"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -47,6 +48,57 @@ func readKeyring(c *config.Config) (auth.Keyring, error) {
 		return k, wrong
 	}
 	return k, nil
+}
+
+// RSALibrary names what signs with RSA keys in this build, if it makes the same signature as Go does of a key that is
+// made for the question; else "go", and why.
+func RSALibrary() string {
+	name := rsasign.Library()
+	if name == "go" {
+		return name
+	}
+	key, err := dkim.GenerateKey(dkim.RSASHA256, 2048)
+	if err == nil {
+		_, err = rsasign.Bind(key)
+	}
+	if err != nil {
+		return "go, not by " + name + ": " + err.Error()
+	}
+	return name
+}
+
+// goSigns is logged where OpenSSL was to sign.
+const goSigns = "Go signs with this key, not OpenSSL"
+
+// bind returns k with keys that sign by the library of this build where it makes the same signatures as Go, and counts
+// them by what signs. say is told why Go signs with a key where the library was to.
+func (f *files) bind(k auth.Keyring, say func(key string, why error)) auth.Keyring {
+	signing := map[string]int{"go": 0, "openssl": 0}
+	bound := func(key dkim.SigningKey) dkim.SigningKey {
+		s, err := rsasign.Bind(key.Key)
+		if err != nil {
+			say(dkim.KeyName(key.Selector, key.Domain), err)
+		}
+		key.Key = s
+		signing[rsasign.By(s)]++
+		return key
+	}
+	list := func(keys []dkim.SigningKey) (out []dkim.SigningKey) {
+		for _, key := range keys {
+			out = append(out, bound(key))
+		}
+		return out
+	}
+	out := auth.Keyring{Relay: list(k.Relay), Domains: make(map[string][]dkim.SigningKey, len(k.Domains))}
+	if k.ARC != nil {
+		key := bound(*k.ARC)
+		out.ARC = &key
+	}
+	for domain, keys := range k.Domains {
+		out.Domains[domain] = list(keys)
+	}
+	f.signing.Store(&signing)
+	return out
 }
 
 // useKeyring makes a sign with k from now on. The error is Problems, and then nothing has changed.

@@ -225,6 +225,9 @@ func (n *Node) reload(ctx context.Context) error {
 	n.relay.UseSites(sites.providers, sites.reactions)
 	n.members.moved() // a Site may have another number of owners
 	f.certificate.use(handshake)
+	keyring = f.bind(keyring, func(key string, why error) {
+		n.log.say(slog.LevelWarn, goSigns, "key", key, "cause", why)
+	})
 	if err := useKeyring(c, n.parts.auth, keyring); err != nil {
 		return err
 	}
