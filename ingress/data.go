@@ -47,6 +47,7 @@ func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 	t.upstream.abort()
 	kind, reply := t.judgeEnding(&e)
 	t.learnMessage(&e, kind)
+	t.learnFiltered(e.Filter)
 	t.drawEnd(ctx, e.Outcomes, kind)
 	if s.submits != nil && e.Committed && t.accepted == 1 {
 		s.submits.accounts.Refused(ctx, s.submits.user, t.rcpts[0].Forward, e.Outcome.Reply)
@@ -127,6 +128,24 @@ func (t *transaction) learnMessage(e *message.Ending, kind mail.Kind) {
 			t.learnOutcome(o, &r.Route, o.Reply.Class() == 2)
 			n += k
 		}
+	}
+}
+
+// learnFiltered tells what learns of clients what content filters said of a message, once for each recipient whose
+// domain is not that of the one before it. What comes to mailboxes that are for complaints may hold what it complains
+// of.
+func (t *transaction) learnFiltered(said mail.Reply) {
+	if said.Code == 0 {
+		return
+	}
+	last := ""
+	for i := range t.rcpts {
+		r := &t.rcpts[i]
+		if r.Further || r.Route.Action == mail.Drop || r.Forward.IsPostmasterOrAbuse() || r.Forward.Domain == last {
+			continue
+		}
+		last = r.Forward.Domain
+		t.client.LearnFiltered(r.Forward, said)
 	}
 }
 

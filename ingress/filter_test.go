@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/d--j/go-milter"
 
+	"github.com/millrace/millrace/ingress/client/karma"
+	"github.com/millrace/millrace/ingress/client/score"
 	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/message/filter"
 	"github.com/millrace/millrace/ingress/wire"
@@ -241,7 +244,7 @@ func TestFilter_AtRcpt(t *testing.T) {
 	w := serve(t, rules, relay, func(c *Config, _ *wire.Config) { c.Message.Filters = s })
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<spam@example.com>", "554 5.7.9 Not here id=")
-	if e := w.last(mail.Refused); e.Reason != "filter: door" || e.Verb != "RCPT" {
+	if e := w.last(mail.Refused); e.Reason != "filter: door" || e.Verb != "RCPT" || said(&e) != "door reject RCPT" {
 		t.Errorf("event %+v", e)
 	}
 	w.say("RCPT TO:<info@example.com>", "250")
@@ -258,6 +261,125 @@ func TestFilter_AtRcpt(t *testing.T) {
 	}
 	if got := fmt.Sprint(relay.Got[0].Forwards); got != "[info@example.com]" {
 		t.Errorf("delivered to %s", got)
+	}
+}
+
+// said returns what filters said by an event.
+func said(e *mail.Event) string {
+	var all []string
+	for i := range e.Filtered {
+		f := &e.Filtered[i]
+		all = append(all, f.Name+" "+f.Result)
+		if f.Rcpt {
+			all[len(all)-1] += " RCPT"
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+// TestFilter_SparedAtRcpt: what a milter says against recipients that are taken all the same, because their rule says
+// report or each client reaches them, is written down with the message, or with the end of a transaction without one.
+func TestFilter_SparedAtRcpt(t *testing.T) {
+	addr, _ := startDoorman(t)
+	s, err := filter.New([]filter.Config{{Name: "door", Milter: addr, Late: filter.LateTempfail}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := func(q mail.Query) ([]mail.Route, error) {
+		routes, err := ingresstest.To("far.example")(q)
+		routes[0].Policy.Filter = mail.FilterReport
+		return routes, err
+	}
+	w := serve(t, rules{"spam": report, "info": report}, &ingresstest.Relay{},
+		func(c *Config, _ *wire.Config) { c.Message.Filters = s })
+	for _, tt := range []struct {
+		ends string
+		kind mail.Kind
+		want string
+	}{{"DATA", mail.Relayed, "door accept, door reject RCPT"}, {"RSET", mail.Aborted, "door reject RCPT"}} {
+		w.say("MAIL FROM:<a@b.example>", "250")
+		w.say("RCPT TO:<spam@example.com>", "250")
+		w.say("RCPT TO:<info@example.com>", "250")
+		if tt.ends == "DATA" {
+			w.say("DATA", "354")
+			w.say(text+".", "250")
+		} else {
+			w.say("RSET", "250")
+		}
+		if e := w.last(tt.kind); said(&e) != tt.want {
+			t.Errorf("%s: %s", tt.ends, said(&e))
+		}
+	}
+}
+
+// A voted is a store that keeps votes.
+type voted struct {
+	ingresstest.Store
+	votes chan mail.Vote
+}
+
+func (v *voted) Vote(_ context.Context, of mail.Vote) bool { v.votes <- of; return true }
+
+// TestFilter_Karma: what a filter refuses counts against a client that is scored, once, and nothing of it is a
+// destination's; what it says of mail to postmaster, or of mail whose rule says report, does not count.
+func TestFilter_Karma(t *testing.T) {
+	store := &voted{votes: make(chan mail.Vote, 100)}
+	learns, err := karma.New(karma.Config{Store: store, Volume: 1, Networks: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	scorer, err := score.New(score.Config{Store: store, Private: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	says := func(body string) func(*Config, *wire.Config) {
+		addr, _ := saying(t, body)
+		by := filteredBy(t, addr)
+		return func(c *Config, wc *wire.Config) {
+			by(c, wc)
+			c.Client.Score, c.Client.Karma = scorer, learns
+		}
+	}
+	to := ingresstest.To("far.example")
+	report := func(q mail.Query) ([]mail.Route, error) {
+		routes, err := to(q)
+		routes[0].Policy.Filter = mail.FilterReport
+		return routes, err
+	}
+	all := rules{"a": to, "b": to, "c": to, "d": to, "postmaster": to, "report": report}
+	send := func(w *fixture, rcpt, want string) {
+		w.say("MAIL FROM:<a@b.example>", "250")
+		w.say("RCPT TO:<"+rcpt+"@example.com>", "250")
+		w.say("DATA", "354")
+		w.say(text+".", want)
+	}
+	send(serve(t, all, &ingresstest.Relay{}, says(`{"action": "no action"}`)), "a", "250")
+	refuses := says(`{"action": "reject", "messages": {"smtp_message": "Spam message rejected"}}`)
+	w := serve(t, all, &ingresstest.Relay{}, refuses)
+	for range 3 {
+		send(w, "postmaster", "550")
+		send(w, "report", "250")
+		send(w, "a", "550")
+		send(w, "b", "550")
+	}
+	send(w, "c", "550")
+	send(w, "d", "550")
+	if err := learns.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	close(store.votes)
+	for v := range store.votes {
+		if v.Domain == "(filters)" && v.Weight == -3 {
+			continue
+		}
+		if v.Domain != "example.com" || v.Weight != 1 { // of the destination, which took the first message and reports
+			t.Errorf("voted %+v", v)
+		}
+	}
+	// Four that the destination took; of the filters one that they took and eight refusals, of which six are to two
+	// mailboxes.
+	if s := learns.Stats(); s.Seen != 13 || s.Votes != 2 || s.Tolerated != 6 {
+		t.Errorf("got %+v", s)
 	}
 }
 

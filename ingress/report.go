@@ -15,7 +15,7 @@ func (t *transaction) refuseRcpt(r *message.Recipient, err error) error {
 	if e.Rule == (mail.Rule{}) {
 		e.Rule, _ = ruleOf(err)
 	}
-	e.Recipients = t.accepted
+	e.Recipients, e.Filtered = t.accepted, r.Filtered
 	e.To = t.record.refuse(r, e.Rule)
 	e.Legs = t.upstream.legOf(r.Route.NextHop)
 	return t.report.Refused(e, "RCPT", err)
@@ -26,6 +26,9 @@ func (t *transaction) ending() mail.Event {
 	e := t.report.Event
 	e.Ends, e.Recipients = true, t.accepted
 	e.All, e.Waited = time.Since(t.opened), t.session.conn.Waited()-t.waited
+	for i := range t.rcpts { // what filters said against recipients that were taken all the same
+		e.Filtered = append(e.Filtered, t.rcpts[i].Filtered...)
+	}
 	return e
 }
 

@@ -101,9 +101,9 @@ func kindOfReason(reason string) string {
 // seeOutcome counts the event of an outcome.
 func (m *Metrics) seeOutcome(e *mail.Event) {
 	m.seeRecipients(e)
+	m.seeFiltered(e.Filtered)
 	if e.Ends {
 		m.seeAuth(e.Auth)
-		m.seeFiltered(e.Filtered)
 		m.times.transactions[e.Kind].record(e.All-e.Waited, e.Trace, e.Time)
 		for i := range e.Legs {
 			m.seeLeg(&e.Legs[i], e)
@@ -173,7 +173,7 @@ func (m *Metrics) seeAuth(a *mail.Auth) {
 	}
 }
 
-// seeFiltered counts what content filters said of a message. What names a change in detail came from outside.
+// seeFiltered counts what content filters said of a message or a recipient. What names a change in detail came from outside.
 func (m *Metrics) seeFiltered(all []mail.Filtered) {
 	for i := range all {
 		f := &all[i]

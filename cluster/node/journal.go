@@ -214,6 +214,9 @@ func (j *journal) addFiltered(all []mail.Filtered) {
 		l.b = append(l.b, '{')
 		l.word("name", f.Name)
 		l.word("result", f.Result)
+		if f.Rcpt {
+			l.word("verb", "RCPT")
+		}
 		if f.Scored {
 			l.key("score")
 			l.b = strconv.AppendFloat(l.b, f.Score, 'f', 1, 64)

@@ -240,7 +240,7 @@ func TestJournal_Line(t *testing.T) {
 func TestJournal_Documented(t *testing.T) {
 	written := make(map[string]bool)
 	e := wholeEvent()
-	e.User = "alice"
+	e.User, e.Filtered[0].Rcpt = "alice", true
 	e.Reason, e.Cause, e.Reply = "in doubt", errors.New("lost"), mail.NewReply(451, 4, 2, "Lost")
 	e.To[0].Targets[0].Refused, e.To[0].Reply = true, e.Reply
 	for s := range e.Took {

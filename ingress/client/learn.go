@@ -38,22 +38,42 @@ func (t *Transaction) Learn(o Outcome) {
 	if o.Host == "" || cfg.Karma == nil {
 		return
 	}
-	k := karma.Outcome{
-		Client: c.addr, Domain: strings.ToLower(o.Domain), Reply: o.Reply, AboutUs: o.AboutUs,
-		NullSender: t.reverse.IsNull(),
-	}
+	k := karma.Outcome{Domain: strings.ToLower(o.Domain), Reply: o.Reply, AboutUs: o.AboutUs}
 	switch {
 	case o.Accepted:
 		k.Answer = karma.MessageTaken
 	case o.Rcpt:
 		k.Answer = karma.RcptRefused
 	}
+	t.record(k)
+}
+
+// LearnFiltered takes note of what content filters said of a message to a recipient: a 250, or their refusal. Nothing
+// is learnt of a client without a score.
+func (t *Transaction) LearnFiltered(forward mail.Path, said mail.Reply) {
+	c := t.client
+	if c.score == nil || c.clients.cfg.Look || c.clients.cfg.Karma == nil {
+		return
+	}
+	k := karma.Outcome{
+		Domain: strings.ToLower(forward.Domain), Mailbox: forward.Local, Reply: said, Answer: karma.FilterRefused,
+	}
+	if said.Class() == 2 {
+		k.Answer = karma.FilterTook
+	}
+	t.record(k)
+}
+
+// record passes an outcome on with what is known of the client.
+func (t *Transaction) record(k karma.Outcome) {
+	c := t.client
+	k.Client, k.NullSender = c.addr, t.reverse.IsNull()
 	if c.score != nil {
 		f := c.score.Facts()
 		k.KnownGood, k.Sender = c.score.KnownGood(), c.score.Passing()
 		k.Allowed, k.Address, k.Network = c.score.Allowed() != 0, f.Address, f.Network.Of(k.Sender)
 	}
-	cfg.Karma.Record(k)
+	c.clients.cfg.Karma.Record(k)
 }
 
 // tellsOfNextHops reports whether a reason of mail.AnotherTransaction depends on which recipients share a next hop.

@@ -16,6 +16,7 @@ type Filtering struct {
 	panel  *filter.Panel // nil before a filter is asked
 	added  []byte        // the fields that filters add above it
 	waited time.Duration // that it waited for them
+	said   mail.Reply    // what they come to; zero before, and where that teaches nothing of the client
 }
 
 // errDiscarded means that a content filter wants a message accepted and delivered nowhere.
@@ -27,6 +28,15 @@ func (f *Filtering) fields() []byte {
 		return nil
 	}
 	return f.added
+}
+
+// verdict returns what filters said of the message: a 250, or their refusal. It is zero where they said nothing, or
+// nothing that speaks for the client or against it.
+func (f *Filtering) verdict() mail.Reply {
+	if f == nil {
+		return mail.Reply{}
+	}
+	return f.said
 }
 
 // Close ends the dialogues with the filters. It may be called again.
@@ -66,6 +76,7 @@ func (m *Messages) FilterRcpt(
 	d := f.panel.Rcpt(ctx, rcpt.Forward, how == mail.FilterReport || rcpt.Forward.IsPostmasterOrAbuse())
 	f.waited += time.Since(began)
 	r.Waited(mail.StepFilter, began)
+	rcpt.Filtered = d.Filtered
 	if d.Refusal == nil { // a nil *Refusal must not become an error
 		return f, nil
 	}
@@ -180,7 +191,7 @@ func (m *Message) filtered(d filter.Decision) error {
 	if m.Route.Policy.Filter == mail.FilterReport {
 		return nil
 	}
-	m.Filtering.added = d.Fields
+	m.Filtering.added, m.Filtering.said = d.Fields, saidBy(&d)
 	switch d.Action {
 	case filter.Accept:
 		return nil
@@ -189,4 +200,23 @@ func (m *Message) filtered(d filter.Decision) error {
 	}
 	m.ours = d.Refusal
 	return d.Refusal
+}
+
+// saidBy returns what a decision says of the client whose message it is about.
+func saidBy(d *filter.Decision) (said mail.Reply) {
+	switch d.Action {
+	case filter.Discard:
+		return mail.NewReply(550, 7, 1, "")
+	case filter.Tempfail, filter.Reject:
+		return d.Refusal.Reply
+	}
+	for i := range d.Filtered {
+		switch d.Filtered[i].Result {
+		case "quarantine":
+			return mail.Reply{}
+		case "accept":
+			said = mail.NewReply(250, 0, 0, "")
+		}
+	}
+	return said
 }

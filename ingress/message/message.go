@@ -50,6 +50,7 @@ type Ending struct {
 	Err       error           // why the message was not relayed
 	Ours      bool            // Err is a decision about the message, in our own words: they need no redaction
 	Discarded bool            // a content filter wants it accepted and delivered nowhere: Err says which
+	Filter    mail.Reply      // what content filters said of it: a 250 or a refusal; zero where that teaches nothing
 	Receipt   Receipt         // what the ledger remembers of it; zero unless the next hop took it
 	Complaint *mail.Complaint // nil unless the next hop took it and it is a report of abuse that a recipient wants told
 }
@@ -171,6 +172,7 @@ func (m *Message) Run(ctx context.Context) Ending {
 		commit.End(&mail.Refusal{Reply: out.Reply, Host: out.Host, Cause: out.Cause})
 	}
 	e := Ending{Mode: m.mode, Committed: true, Outcome: out, Outcomes: outcomes, Err: out.Cause}
+	e.Filter = m.Filtering.verdict()
 	if out.Reply.Class() == 2 {
 		e.Receipt = receiptOf(attempt, outcomes)
 		e.Complaint = m.abuse.Report()
@@ -203,6 +205,7 @@ func (m *Message) failed(ctx context.Context, stage report.Stage, err error) End
 	}
 	return Ending{
 		Mode: m.mode, Err: err, Ours: m.ours != nil && errors.Is(err, m.ours), Discarded: errors.Is(err, errDiscarded),
+		Filter: m.Filtering.verdict(),
 	}
 }
 

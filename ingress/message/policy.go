@@ -16,6 +16,8 @@ type Recipient struct {
 	Route    mail.Route
 	List     *mail.Route // the first of the routes that are tried in turn, of which Route is one; nil without such
 	Accepted []mail.Path // the forward-paths of the route that the next hop accepted, in their order
+	// Filtered is what content filters said against it when it came, and nothing where they took it.
+	Filtered []mail.Filtered
 }
 
 // target names where mail of r goes to f, for the ledger. All of a try list have one name: a message that one of them

@@ -234,12 +234,13 @@ func (l *Leg) Took(t Taken) {
 	}
 }
 
-// A Filtered is what one content filter said of a message.
+// A Filtered is what one content filter said of a message, or against a recipient.
 type Filtered struct {
 	Name    string
 	Result  string // accept, discard, tempfail, reject, quarantine, or late where it said nothing in time
 	Score   float64
 	Scored  bool     // Score was said
+	Rcpt    bool     // it is about a recipient
 	Symbols string   // what it found, by names
 	Changes []string // what it asked for that is not made, each by its name
 	Took    time.Duration

@@ -9,6 +9,13 @@
 // against those of others. Nothing is learnt from an answer about us, from a 4yz, or about authentication, which a
 // forwarder itself may have broken. Clients on the allow list and known good networks are not voted on.
 //
+// Content filters. What filters of ours say of a message is a vote like that of one destination, whatever they are and
+// for whomever they speak: one for a client in an hour. It is believed of a recipient's domain for which they took
+// enough, as of a destination. It is a vote where they refuse a share of all that the client brings to believed
+// domains, and to three mailboxes at least: the owner of one may have made his filter strict. They vote against alone:
+// what they take the destination votes on, and a filter that took what its destination refuses would undo that. No
+// standing comes or goes by them, and of a destination nothing is learnt.
+//
 // Whose votes. A vote is one on the address, whatever it sends, and one on its network for the domain for which SPF
 // passes, so that neighbours neither inherit it nor suffer for it, and a new name does not wash it off the address.
 //

@@ -7,11 +7,13 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// An Outcome is what a destination answered to mail of a client. Our own refusals are not Outcomes.
+// An Outcome is what a destination answered to mail of a client, or what content filters of ours said of a message. Our
+// own refusals are not Outcomes.
 type Outcome struct {
 	Client     netip.Addr
-	Domain     string     // the destination's domain; without one nothing is learnt
-	Reply      mail.Reply // the destination's own
+	Domain     string     // the destination's, of a filter that of the recipient; without one nothing is learnt
+	Mailbox    string     // of a filter: the recipient's local part
+	Reply      mail.Reply // the destination's own, or the filter's
 	Answer     Answer
 	AboutUs    bool   // see mail.Refusal
 	Sender     string // the domain for which SPF passes, "" for none
@@ -24,7 +26,7 @@ type Outcome struct {
 	Network mail.Karma
 }
 
-// An Answer is what the destination did by its Reply.
+// An Answer is what the destination did by its Reply, or the filters.
 type Answer uint8
 
 // The answers. An accepted RCPT is not an Outcome.
@@ -32,6 +34,8 @@ const (
 	MessageRefused Answer = iota // refused or deferred the message, by the reply to DATA or to the dot
 	RcptRefused                  // refused or deferred MAIL or RCPT, before it saw the message
 	MessageTaken                 // took the message: 2yz to the dot
+	FilterRefused                // content filters refuse the message
+	FilterTook                   // they have nothing against it
 )
 
 // A Lesson is what an Outcome says of the client.
@@ -64,7 +68,7 @@ func Judge(o *Outcome) Lesson {
 	switch {
 	case o.AboutUs:
 		return Nothing
-	case o.Answer == MessageTaken:
+	case o.Answer == MessageTaken, o.Answer == FilterTook:
 		return unlessNull(o, Accepted)
 	case o.Reply.Class() != 5 || isAboutAuthentication(o.Reply.Enhanced):
 		return Nothing
@@ -78,7 +82,7 @@ func Judge(o *Outcome) Lesson {
 	switch e := o.Reply.Enhanced; {
 	case o.Answer == RcptRefused && e == mail.EnhancedCode{Subject: 1, Detail: 1}:
 		return unlessNull(o, Unknown)
-	case o.Answer == MessageRefused && e.Subject == 7 && e.Detail <= 2 && !namesAuthentication(text):
+	case o.Answer != RcptRefused && e.Subject == 7 && e.Detail <= 2 && !namesAuthentication(text):
 		return Policy
 	}
 	return Nothing

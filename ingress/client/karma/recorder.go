@@ -51,6 +51,7 @@ type Recorder struct {
 	clients   *table[pair, share]
 	casts     *table[ballot, ballotCast]
 	standings *table[good, standing]
+	filtered  filtered
 	senders   map[netip.Prefix]int // that were new in standings in a day, by their widest network
 	day       time.Time            // when it began
 }
@@ -92,6 +93,7 @@ func New(c Config) (*Recorder, error) {
 		clients:   newTable[pair, share](maxEntries / 2),
 		casts:     newTable[ballot, ballotCast](maxEntries / 2),
 		standings: newTable[good, standing](maxEntries / 2),
+		filtered:  newFiltered(),
 		senders:   make(map[netip.Prefix]int),
 	}
 	go k.work(ctx) // ends when the queue is closed and empty, or when ctx ends; Close awaits it
@@ -159,6 +161,10 @@ func (k *Recorder) learn(ctx context.Context, o *Outcome) {
 	}
 	o.Domain = strings.Clone(ascii.Fold(o.Domain)) // a copy, so that the tables do not keep the whole command
 	now, subnet := k.cfg.Now(), network.Of(o.Client)
+	if o.Answer >= FilterRefused {
+		k.learnFiltered(ctx, o, lesson, now)
+		return
+	}
 	if !k.believes(o.Domain, subnet, lesson, now) {
 		k.count.unbelieved.Add(1)
 		return
@@ -206,10 +212,17 @@ func (k *Recorder) keep(of good, s standing, knownGood bool, now time.Time) {
 
 // believes counts what a destination domain took and reports whether it may teach.
 func (k *Recorder) believes(domain string, subnet netip.Prefix, lesson Lesson, now time.Time) bool {
-	v := k.domains.get(domain)
+	return k.hasVolume(k.domains, domain, subnet, lesson, now)
+}
+
+// hasVolume counts a message from a network in a table, and reports whether what stands there under a name is enough.
+func (k *Recorder) hasVolume(
+	in *table[string, volume], name string, subnet netip.Prefix, lesson Lesson, now time.Time,
+) bool {
+	v := in.get(name)
 	if lesson == Accepted {
 		v.add(maphash.Comparable(k.seed, subnet), now, k.cfg.tune.window)
-		k.domains.put(domain, v)
+		in.put(name, v)
 	}
 	return v.believed(&k.cfg, now)
 }

@@ -46,7 +46,8 @@ func (p *Panel) open(ctx context.Context, a *asked) (err error) {
 }
 
 // Rcpt asks the filters that want it about a recipient beside those that there are, and takes it in if none of them
-// refuses it or puts it off. A spared recipient is taken in whatever they say.
+// refuses it or puts it off. A spared recipient is taken in whatever they say: Filtered says what that is, as far as they
+// do not say it of the message.
 func (p *Panel) Rcpt(ctx context.Context, forward mail.Path, spared bool) Decision {
 	p.each(ctx, false, func(ctx context.Context, a *asked) (decided bool, err error) {
 		if a.said = (Answer{}); a.filter.cfg.Milter == "" {
@@ -67,14 +68,13 @@ func (p *Panel) Rcpt(ctx context.Context, forward mail.Path, spared bool) Decisi
 		if !a.over {
 			o.answer = a.said
 		}
-		if !spared {
-			all = append(all, o)
-		}
+		all = append(all, o)
 	}
 	d := decide(all, &p.envelope)
-	if d.Action < Tempfail {
+	d.Filtered = p.against(all, d.Filtered, spared)
+	if d.Action < Tempfail || spared {
 		p.envelope.Forwards = append(p.envelope.Forwards, forward)
-		return Decision{}
+		return Decision{Filtered: d.Filtered}
 	}
 	for i := range p.asked { // one that took it has a recipient that is none
 		if a := &p.asked[i]; a.said.Action < Tempfail && !a.over {
@@ -82,6 +82,19 @@ func (p *Panel) Rcpt(ctx context.Context, forward mail.Path, spared bool) Decisi
 		}
 	}
 	return d
+}
+
+// against returns of what filters say of a recipient that which refuses it or puts it off. Of a spared one it is none of
+// what they say of the message as well.
+func (p *Panel) against(all []opinion, said []mail.Filtered, spared bool) []mail.Filtered {
+	kept := said[:0]
+	for i := range said {
+		if a := all[i].settled(&p.envelope); a.Action >= Tempfail && !(spared && p.asked[i].over) {
+			said[i].Rcpt = true
+			kept = append(kept, said[i])
+		}
+	}
+	return slices.Clip(kept)
 }
 
 // Forget takes a recipient out that Rcpt took in last. Filters that have heard of it are asked anew.
