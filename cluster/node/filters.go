@@ -26,7 +26,7 @@ func (p *parts) newFilters(h hooks) (*filter.Set, error) {
 	for i := range p.cfg.Filters {
 		f := &p.cfg.Filters[i]
 		cfg := f.FilterConfig()
-		cfg.Now, cfg.Changed = time.Now, h.filterChanged
+		cfg.Now, cfg.Changed, cfg.Floor = time.Now, h.filterChanged, int64(p.cfg.Limits.StreamFloor)
 		if f.PasswordFile != "" {
 			text, err := os.ReadFile(string(f.PasswordFile))
 			if err != nil {

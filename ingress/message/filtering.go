@@ -39,6 +39,9 @@ func (f *Filtering) verdict() mail.Reply {
 	return f.said
 }
 
+// wanted reports whether the message is to give way to others that a filter is to be shown.
+func (f *Filtering) wanted() bool { return f != nil && f.panel != nil && f.panel.Wanted() }
+
 // Close ends the dialogues with the filters. It may be called again.
 func (f *Filtering) Close() {
 	if f != nil && f.panel != nil {
@@ -121,7 +124,7 @@ func (m *Message) consult(ctx context.Context) error {
 			e.Forwards = append(e.Forwards, r.Forward)
 		}
 	}
-	if m.window.last {
+	if e.Streams = !m.window.last; m.window.last {
 		e.Size = int64(shown.LenAs(mail.Plain))
 	}
 	if f.panel == nil {
@@ -163,6 +166,9 @@ func (m *Message) showFilters(ctx context.Context, o mail.Octets) error {
 	if f == nil {
 		return nil
 	}
+	if f.wanted() {
+		return m.filterGaveWay()
+	}
 	began := time.Now()
 	refused := f.panel.Write(ctx, o)
 	f.waited += time.Since(began)
@@ -170,6 +176,12 @@ func (m *Message) showFilters(ctx context.Context, o mail.Octets) error {
 		return nil
 	}
 	return m.filtered(f.panel.Decide())
+}
+
+// filterGaveWay returns the refusal of a message that gives way to others that a filter is to be shown.
+func (m *Message) filterGaveWay() error {
+	m.ours = filter.Unexamined("gave way", nil)
+	return m.ours
 }
 
 // askFilters tells the filters that the message has ended, and returns its refusal, or an error for one that is to be

@@ -337,6 +337,9 @@ func (m *Message) stream(ctx context.Context, o mail.Octets) (mail.Octets, error
 			if m.tx.Wanted() {
 				return o, errGaveWay()
 			}
+			if m.Filtering.wanted() {
+				return o, m.filterGaveWay()
+			}
 			o, last, err = m.body.Next(time.Now().Add(every))
 		}
 		if err != nil {

@@ -98,7 +98,7 @@ func (o *opinion) settled(e *Envelope) Answer {
 		a = Answer{}
 		if o.filter.cfg.Late == LateTempfail {
 			a.Action = Tempfail
-			a.Reply = mail.NewReply(451, 7, 1, "This message could not be examined now, try again later")
+			a.Reply = Unexamined("", nil).Reply
 		}
 		return a
 	}
@@ -116,6 +116,12 @@ func (o *opinion) settled(e *Envelope) Answer {
 		a.Reply = mail.NewReply(550, 7, 1, "A content filter refuses this message")
 	}
 	return a
+}
+
+// Unexamined returns the refusal of a message, or of a recipient, that filters cannot be asked about now.
+func Unexamined(reason string, cause error) *mail.Refusal {
+	reply := mail.NewReply(451, 7, 1, "This message could not be examined now, try again later")
+	return &mail.Refusal{Reply: reply, Reason: reason, Cause: cause}
 }
 
 // filtered returns an opinion as events have it. a is what stands for it.

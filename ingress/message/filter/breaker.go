@@ -3,6 +3,7 @@ package filter
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -19,11 +20,11 @@ const (
 // A breaker leaves a filter alone that fails: its messages need not wait for what will not come. After breakFor one
 // message tries whether it answers again. It is safe for concurrent use.
 type breaker struct {
-	mu     sync.Mutex   // guards what follows
-	failed int          // in a row
-	until  time.Time    // when it may be tried; zero while it is asked
-	trying bool         // a message tries
-	last   netip.Prefix // whose message it failed with last; zero if its share is not limited
+	mu     sync.Mutex               // guards what follows
+	failed int                      // in a row
+	until  time.Time                // when it may be tried; zero while it is asked
+	trying bool                     // a message tries
+	shares [breakAfter]netip.Prefix // whose messages it failed with; zero where the share is not limited
 }
 
 // ask returns errNotAsked while the filter is left alone.
@@ -48,22 +49,25 @@ func (b *breaker) unasked() {
 }
 
 // note notes how the filter did with a message of share, and reports whether it is left alone from now on, or asked
-// again. Messages of one network that it fails with in a row count as one: no stranger turns a filter off for others.
+// again. All messages of one network that it fails with in a row count as one: no stranger turns a filter off for
+// others.
 func (b *breaker) note(now time.Time, well bool, share netip.Prefix) (changed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.trying = false
 	if well {
 		changed = !b.until.IsZero()
-		b.failed, b.until, b.last = 0, time.Time{}, netip.Prefix{}
+		b.failed, b.until = 0, time.Time{}
 		return changed
 	}
-	if b.until.IsZero() && share.IsValid() && share == b.last {
-		return false
-	}
-	b.last = share
-	if b.failed++; b.failed < breakAfter {
-		return false
+	if b.until.IsZero() {
+		if share.IsValid() && slices.Contains(b.shares[:b.failed], share) {
+			return false
+		}
+		b.shares[b.failed] = share
+		if b.failed++; b.failed < breakAfter {
+			return false
+		}
 	}
 	changed = b.until.IsZero()
 	b.until = now.Add(breakFor)

@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,8 @@ type Envelope struct {
 	Reverse    mail.Path
 	Forwards   []mail.Path // as the client wrote them
 	Trace      mail.TraceID
-	Size       int64 // octets of the message without added dots; 0 if it streams, so that they are not known
+	Size       int64 // octets of the message without added dots; 0 if they are not known
+	Streams    bool  // the message has begun, and its end is not there yet
 	Score      float64
 	Scored     bool // the client has a Score
 }
@@ -68,6 +70,7 @@ const (
 const (
 	DefaultDeadline    = 15 * time.Second
 	DefaultConcurrency = 64
+	DefaultFloor       = 64 << 10
 )
 
 // A Config says where a filter is and how it is asked.
@@ -82,7 +85,10 @@ type Config struct {
 	Quarantine Quarantine
 	// Concurrency is how many messages the filter is shown at a time; 0: 64.
 	Concurrency int
-	Now         func() time.Time // nil: time.Now
+	// Floor is how many octets a second a client has to bring of a message that streams, so that it does not give way to
+	// others; 0: 64 KiB.
+	Floor int64
+	Now   func() time.Time // nil: time.Now
 	// Changed is told when the filter is not asked any more, and why, and with nil when it answers again. nil disables
 	// it.
 	Changed func(name string, why error)
@@ -170,6 +176,7 @@ func New(all []Config) (*Set, error) {
 		if cfg.Concurrency == 0 {
 			cfg.Concurrency = DefaultConcurrency
 		}
+		cfg.Floor = cmp.Or(cfg.Floor, DefaultFloor)
 		if cfg.Now == nil {
 			cfg.Now = time.Now
 		}
@@ -179,7 +186,7 @@ func New(all []Config) (*Set, error) {
 		if cfg.Dial == nil {
 			cfg.Dial = new(net.Dialer).DialContext
 		}
-		f := &Filter{cfg: cfg, slots: slots{most: cfg.Concurrency}}
+		f := &Filter{cfg: cfg, slots: slots{most: cfg.Concurrency, floor: cfg.Floor}}
 		if f.open = f.openRspamd; cfg.Milter != "" {
 			f.open = f.openMilter
 			s.atRcpt = true
@@ -221,7 +228,7 @@ func (f *Filter) begin(ctx context.Context, e *Envelope) (Scan, slot, error) {
 	if err := f.breaker.ask(f.cfg.Now()); err != nil {
 		return nil, slot{}, err
 	}
-	taken := slot{e.Share, e.Size == 0}
+	taken := slot{share: e.Share, paced: e.Streams}
 	if err := f.slots.take(ctx, taken); err != nil {
 		f.breaker.unasked()
 		return nil, slot{}, err

@@ -24,6 +24,8 @@ type asked struct {
 	said    Answer // what it says of the recipient that is asked about
 	scan    Scan   // nil while no dialogue is open
 	slot    slot   // with scan
+	pace    *pace  // with scan; nil unless the message streams and may have to give way
+	told    int    // how often a dialogue was opened
 	over    bool   // it has answered or failed
 	decided bool   // it needs no more octets
 }
@@ -39,16 +41,55 @@ func (s *Set) Begin(e Envelope) *Panel {
 
 // open opens the dialogue with a filter, if it is not open.
 func (p *Panel) open(ctx context.Context, a *asked) (err error) {
-	if a.scan == nil {
-		a.scan, a.slot, err = a.filter.begin(ctx, &p.envelope)
+	if a.scan != nil {
+		return nil
+	}
+	if a.scan, a.slot, err = a.filter.begin(ctx, &p.envelope); err == nil {
+		a.told++
+		a.pace = a.filter.slots.follow(a.slot)
 	}
 	return err
+}
+
+// maxTold is how often a filter is told anew of recipients, because others needed its slot meanwhile.
+const maxTold = 8
+
+// tires reports whether a filter was told too often of the recipients that there are, to be told again.
+func (p *Panel) tires() bool {
+	return slices.ContainsFunc(p.asked, func(a asked) bool { return !a.over && a.scan == nil && a.told > maxTold })
+}
+
+// yield ends the dialogues whose slots others need, until the client has said more.
+func (p *Panel) yield() {
+	for i := range p.asked {
+		if a := &p.asked[i]; !a.over && a.scan != nil && a.filter.slots.crowded() {
+			p.end(a)
+		}
+	}
+}
+
+// Wanted reports whether the message, which streams, is to give way to others that a filter is to be shown.
+func (p *Panel) Wanted() bool {
+	for i := range p.asked {
+		if a := &p.asked[i]; a.pace != nil && a.pace.wanted.Load() {
+			return true
+		}
+	}
+	return false
 }
 
 // Rcpt asks the filters that want it about a recipient beside those that there are, and takes it in if none of them
 // refuses it or puts it off. A spared recipient is taken in whatever they say: Filtered says what that is, as far as they
 // do not say it of the message.
 func (p *Panel) Rcpt(ctx context.Context, forward mail.Path, spared bool) Decision {
+	if p.tires() {
+		if spared { // it is told of when the message begins
+			p.envelope.Forwards = append(p.envelope.Forwards, forward)
+			return Decision{}
+		}
+		return Decision{Action: Tempfail, Refusal: Unexamined("filter: busy", errBusy)}
+	}
+	defer p.yield()
 	p.each(ctx, false, func(ctx context.Context, a *asked) (decided bool, err error) {
 		if a.said = (Answer{}); a.filter.cfg.Milter == "" {
 			return false, nil
@@ -120,6 +161,16 @@ func (p *Panel) Lend() {
 // taken before it did, or are spared by the policy.
 func (p *Panel) Message(e Envelope) {
 	p.envelope = e
+	for i := range p.asked {
+		a := &p.asked[i]
+		switch {
+		case a.scan == nil || !e.Streams:
+		case a.filter.slots.pace(&a.slot):
+			a.pace = a.filter.slots.follow(a.slot)
+		default:
+			p.end(a) // it is told anew when there is room
+		}
+	}
 	if slices.ContainsFunc(e.Forwards, func(f mail.Path) bool { return !f.IsPostmasterOrAbuse() }) {
 		return
 	}
@@ -149,6 +200,9 @@ func (p *Panel) Write(ctx context.Context, o mail.Octets) (refused bool) {
 	p.each(ctx, false, func(ctx context.Context, a *asked) (end bool, err error) {
 		if err := p.open(ctx, a); err != nil || a.decided || len(p.slices) == 0 {
 			return false, err
+		}
+		if a.pace != nil {
+			a.pace.octets.Add(int64(o.Len()))
 		}
 		if a.decided, err = a.scan.Write(ctx, p.slices); err != nil || !a.decided {
 			return false, err
@@ -201,10 +255,17 @@ func (p *Panel) each(ctx context.Context, ended bool, do func(ctx context.Contex
 			left -= a.took
 		}
 		end, err := do(mail.Until(ctx, began.Add(left)), a)
-		a.took += time.Since(began)
+		took := time.Since(began)
+		if a.took += took; a.pace != nil {
+			a.pace.waited.Add(int64(took))
+		}
 		if end || err != nil {
 			a.over, a.failed = true, err
-			a.filter.note(err, &p.envelope)
+			if a.pace != nil && time.Since(a.pace.since) > 2*a.filter.cfg.Deadline {
+				a.filter.breaker.unasked() // the client took so long, which the filter need not bear
+			} else {
+				a.filter.note(err, &p.envelope)
+			}
 			p.end(a)
 		}
 	})
@@ -216,8 +277,9 @@ func (p *Panel) end(a *asked) {
 		return
 	}
 	a.scan.Close()
+	a.filter.slots.leave(a.pace)
 	a.filter.slots.give(a.slot)
-	a.scan = nil
+	a.scan, a.pace = nil, nil
 	if !a.over {
 		a.filter.breaker.unasked()
 	}

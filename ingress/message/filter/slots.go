@@ -3,9 +3,12 @@ package filter
 import (
 	"context"
 	"errors"
+	"math"
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // errBusy means that a filter had so many messages for so long that one more could not be shown to it in time.
@@ -21,19 +24,109 @@ const (
 // slots bound the messages that a filter is shown at a time. A message that finds no room waits; of those that wait the
 // first one that may goes on. It is safe for concurrent use.
 type slots struct {
-	most int // not changed
+	most  int   // not changed
+	floor int64 // see Config.Floor
 
 	mu      sync.Mutex // guards what follows
 	taken   int
 	streams int // of those taken
 	shares  map[netip.Prefix]int
 	waiting []*waiter
+	paces   map[*pace]netip.Prefix // of those that stream and may have to give way, with their shares
 }
 
 // A slot is what a message takes of a filter.
 type slot struct {
 	share netip.Prefix // whose share it counts in; zero: in none
-	paced bool         // it is held for as long as the client likes: the message streams, or has not begun
+	paced bool         // it is held for as long as the client likes: the message streams
+}
+
+// A pace is how fast a message streams, and whether it is to give way.
+type pace struct {
+	since  time.Time
+	octets atomic.Int64
+	waited atomic.Int64 // nanoseconds for which the filter kept it waiting
+	wanted atomic.Bool
+}
+
+const (
+	// While a message that streams waits, another one has to give way every giveWayEvery, but not within paceAfter of
+	// its begin.
+	giveWayEvery = 2 * time.Second
+	paceAfter    = 10 * time.Second
+	// idlePart is the part of the slots that may be taken while that of a message which has not begun is kept.
+	idlePart = 4
+)
+
+// crowded reports whether a message that has not begun is to leave its slot to others.
+func (s *slots) crowded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.taken > s.most/idlePart
+}
+
+// pace makes a slot one of a message that streams, and reports whether it may.
+func (s *slots) pace(e *slot) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !e.paced && s.streams >= max(s.most/streamPart, 1) {
+		return false
+	}
+	if !e.paced {
+		e.paced = true
+		s.streams++
+	}
+	return true
+}
+
+// follow returns the pace of a message that streams from now on, nil for one that need not give way.
+func (s *slots) follow(e slot) *pace {
+	if !e.paced || !e.share.IsValid() {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := &pace{since: time.Now()}
+	if s.paces == nil {
+		s.paces = make(map[*pace]netip.Prefix)
+	}
+	s.paces[p] = e.share
+	return p
+}
+
+// leave ends a pace, which may be nil.
+func (s *slots) leave(p *pace) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.paces, p)
+}
+
+// giveWay has one of the messages that stream give way: of the network that has most of them the slowest, if it is
+// slower than the floor or its network has more than a quarter of their slots.
+func (s *slots) giveWay() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	has := make(map[netip.Prefix]int)
+	most := 0
+	for _, share := range s.paces {
+		has[share]++
+		most = max(most, has[share])
+	}
+	var slowest *pace
+	least := math.Inf(1)
+	for p, share := range s.paces {
+		over := time.Since(p.since)
+		if over < paceAfter || p.wanted.Load() || has[share] < most {
+			continue
+		}
+		rate := float64(p.octets.Load()) / max(over-time.Duration(p.waited.Load()), 1).Seconds()
+		if rate < least && (rate < float64(s.floor) || most > s.most/streamPart/4) {
+			slowest, least = p, rate
+		}
+	}
+	if slowest != nil {
+		slowest.wanted.Store(true)
+	}
 }
 
 // A waiter is a message that waits for a slot.
@@ -85,10 +178,19 @@ func (s *slots) take(ctx context.Context, e slot) error {
 		ctx, cancel = context.WithDeadline(ctx, at)
 		defer cancel()
 	}
-	select {
-	case <-w.room:
-		return nil
-	case <-ctx.Done():
+	for ended := false; !ended; {
+		var urge <-chan time.Time
+		if e.paced {
+			urge = time.After(giveWayEvery)
+		}
+		select {
+		case <-w.room:
+			return nil
+		case <-ctx.Done():
+			ended = true
+		case <-urge:
+			s.giveWay()
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
