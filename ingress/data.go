@@ -47,7 +47,7 @@ func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 	t.upstream.abort()
 	kind, reply := t.judgeEnding(&e)
 	t.learnMessage(&e, kind)
-	t.learnFiltered(e.Filter)
+	t.learnFiltered(&e)
 	t.drawEnd(ctx, e.Outcomes, kind)
 	if s.submits != nil && e.Committed && t.accepted == 1 {
 		s.submits.accounts.Refused(ctx, s.submits.user, t.rcpts[0].Forward, e.Outcome.Reply)
@@ -134,8 +134,9 @@ func (t *transaction) learnMessage(e *message.Ending, kind mail.Kind) {
 // learnFiltered tells what learns of clients what content filters said of a message, once for each recipient whose
 // domain is not that of the one before it. What comes to mailboxes that are for complaints may hold what it complains
 // of.
-func (t *transaction) learnFiltered(said mail.Reply) {
-	if said.Code == 0 {
+func (t *transaction) learnFiltered(e *message.Ending) {
+	came, took, said := e.Filtered()
+	if !came {
 		return
 	}
 	last := ""
@@ -145,7 +146,7 @@ func (t *transaction) learnFiltered(said mail.Reply) {
 			continue
 		}
 		last = r.Forward.Domain
-		t.client.LearnFiltered(r.Forward, said)
+		t.client.LearnFiltered(r.Forward, took, said)
 	}
 }
 

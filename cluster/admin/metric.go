@@ -230,7 +230,8 @@ func (m *Metrics) showCounts(of meter) {
 		"Relayed messages with a rewritten reverse-path, by what that opens to.", m.srs.showAll(labelled("opens")))
 	of.counters("millrace_posts_total", "Events for a receiver by what came of them; * stands for all receivers.",
 		m.posts.showAll(postKey.labels))
-	of.counters("millrace_filter_results_total", "What content filters said of messages, and of recipients that they refuse, by filter and result.",
+	of.counters("millrace_filter_results_total",
+		"What content filters said of messages, and of recipients that they refuse, by filter and result.",
 		m.filtered.showAll(filterKey.labels))
 	of.counters("millrace_filter_changes_total",
 		"Changes of a message that content filters asked for and that were not made, by filter and kind.",

@@ -173,7 +173,8 @@ func (m *Metrics) seeAuth(a *mail.Auth) {
 	}
 }
 
-// seeFiltered counts what content filters said of a message or a recipient. What names a change in detail came from outside.
+// seeFiltered counts what content filters said of a message or a recipient.
+// What names a change in detail came from outside.
 func (m *Metrics) seeFiltered(all []mail.Filtered) {
 	for i := range all {
 		f := &all[i]

@@ -48,9 +48,9 @@ func (t *Transaction) Learn(o Outcome) {
 	t.record(k)
 }
 
-// LearnFiltered takes note of what content filters said of a message to a recipient: a 250, or their refusal. Nothing
-// is learnt of a client without a score.
-func (t *Transaction) LearnFiltered(forward mail.Path, said mail.Reply) {
+// LearnFiltered takes note of what content filters did with a message to a recipient: they took it, refused it by what
+// is said, or discarded it and said nothing. Nothing is learnt of a client without a score.
+func (t *Transaction) LearnFiltered(forward mail.Path, took bool, said mail.Reply) {
 	c := t.client
 	if c.score == nil || c.clients.cfg.Look || c.clients.cfg.Karma == nil {
 		return
@@ -58,8 +58,11 @@ func (t *Transaction) LearnFiltered(forward mail.Path, said mail.Reply) {
 	k := karma.Outcome{
 		Domain: strings.ToLower(forward.Domain), Mailbox: forward.Local, Reply: said, Answer: karma.FilterRefused,
 	}
-	if said.Class() == 2 {
+	switch {
+	case took:
 		k.Answer = karma.FilterTook
+	case said.Code == 0:
+		k.Answer = karma.FilterDiscarded
 	}
 	t.record(k)
 }

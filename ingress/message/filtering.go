@@ -13,10 +13,10 @@ import (
 
 // A Filtering is what content filters have of a transaction. The methods of nil do nothing: no filter is asked.
 type Filtering struct {
-	panel  *filter.Panel // nil before a filter is asked
-	added  []byte        // the fields that filters add above it
-	waited time.Duration // that it waited for them
-	said   mail.Reply    // what they come to; zero before, and where that teaches nothing of the client
+	panel  *filter.Panel    // nil before a filter is asked
+	added  []byte           // the fields that filters add above it
+	waited time.Duration    // that it waited for them
+	came   *filter.Decision // what they come to; nil before, and where that is reported alone
 }
 
 // errDiscarded means that a content filter wants a message accepted and delivered nowhere.
@@ -30,13 +30,27 @@ func (f *Filtering) fields() []byte {
 	return f.added
 }
 
-// verdict returns what filters said of the message: a 250, or their refusal. It is zero where they said nothing, or
-// nothing that speaks for the client or against it.
-func (f *Filtering) verdict() mail.Reply {
+// decision returns what filters came to; nil where they came to nothing, or that is reported alone.
+func (f *Filtering) decision() *filter.Decision {
 	if f == nil {
-		return mail.Reply{}
+		return nil
 	}
-	return f.said
+	return f.came
+}
+
+// Filtered returns what content filters did with the message: they took it, refused it by what is said, or discarded it
+// and said nothing. It is false where they came to nothing that speaks for the client or against it.
+func (e *Ending) Filtered() (came, took bool, said mail.Reply) {
+	d := e.filtered
+	switch {
+	case d == nil:
+		return false, false, said
+	case d.Action == filter.Accept:
+		return d.Clean(), true, said
+	case d.Refusal != nil:
+		said = d.Refusal.Reply
+	}
+	return true, false, said
 }
 
 // wanted reports whether the message is to give way to others that a filter is to be shown.
@@ -178,7 +192,7 @@ func (m *Message) showFilters(ctx context.Context, o mail.Octets) error {
 	return m.filtered(f.panel.Decide())
 }
 
-// filterGaveWay returns the refusal of a message that gives way to others that a filter is to be shown.
+// filterGaveWay refuses the message, which makes room for others that a filter is to be shown.
 func (m *Message) filterGaveWay() error {
 	m.ours = filter.Unexamined("gave way", nil)
 	return m.ours
@@ -203,7 +217,7 @@ func (m *Message) filtered(d filter.Decision) error {
 	if m.Route.Policy.Filter == mail.FilterReport {
 		return nil
 	}
-	m.Filtering.added, m.Filtering.said = d.Fields, saidBy(&d)
+	m.Filtering.added, m.Filtering.came = d.Fields, &d
 	switch d.Action {
 	case filter.Accept:
 		return nil
@@ -212,23 +226,4 @@ func (m *Message) filtered(d filter.Decision) error {
 	}
 	m.ours = d.Refusal
 	return d.Refusal
-}
-
-// saidBy returns what a decision says of the client whose message it is about.
-func saidBy(d *filter.Decision) (said mail.Reply) {
-	switch d.Action {
-	case filter.Discard:
-		return mail.NewReply(550, 7, 1, "")
-	case filter.Tempfail, filter.Reject:
-		return d.Refusal.Reply
-	}
-	for i := range d.Filtered {
-		switch d.Filtered[i].Result {
-		case "quarantine":
-			return mail.Reply{}
-		case "accept":
-			said = mail.NewReply(250, 0, 0, "")
-		}
-	}
-	return said
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/message/complaint"
+	"github.com/millrace/millrace/ingress/message/filter"
 	"github.com/millrace/millrace/ingress/message/once"
 	"github.com/millrace/millrace/ingress/report"
 	"github.com/millrace/millrace/ingress/wire"
@@ -50,9 +51,10 @@ type Ending struct {
 	Err       error           // why the message was not relayed
 	Ours      bool            // Err is a decision about the message, in our own words: they need no redaction
 	Discarded bool            // a content filter wants it accepted and delivered nowhere: Err says which
-	Filter    mail.Reply      // what content filters said of it: a 250 or a refusal; zero where that teaches nothing
 	Receipt   Receipt         // what the ledger remembers of it; zero unless the next hop took it
 	Complaint *mail.Complaint // nil unless the next hop took it and it is a report of abuse that a recipient wants told
+
+	filtered *filter.Decision // what content filters came to; nil where they said nothing, or are to report alone
 }
 
 // A Message is one message on its way from its client to its next hop. It is made by Messages.Begin for one call of
@@ -172,7 +174,7 @@ func (m *Message) Run(ctx context.Context) Ending {
 		commit.End(&mail.Refusal{Reply: out.Reply, Host: out.Host, Cause: out.Cause})
 	}
 	e := Ending{Mode: m.mode, Committed: true, Outcome: out, Outcomes: outcomes, Err: out.Cause}
-	e.Filter = m.Filtering.verdict()
+	e.filtered = m.Filtering.decision()
 	if out.Reply.Class() == 2 {
 		e.Receipt = receiptOf(attempt, outcomes)
 		e.Complaint = m.abuse.Report()
@@ -205,7 +207,7 @@ func (m *Message) failed(ctx context.Context, stage report.Stage, err error) End
 	}
 	return Ending{
 		Mode: m.mode, Err: err, Ours: m.ours != nil && errors.Is(err, m.ours), Discarded: errors.Is(err, errDiscarded),
-		Filter: m.Filtering.verdict(),
+		filtered: m.Filtering.decision(),
 	}
 }
 

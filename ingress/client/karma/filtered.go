@@ -35,7 +35,8 @@ type filteredPart struct {
 
 func newFiltered() filtered {
 	return filtered{
-		domains: newTable[string, volume](maxFiltered / 2), clients: newTable[netip.Addr, filteredPart](maxFiltered / 2),
+		domains: newTable[string, volume](maxFiltered / 2),
+		clients: newTable[netip.Addr, filteredPart](maxFiltered / 2),
 	}
 }
 

@@ -31,11 +31,12 @@ type Answer uint8
 
 // The answers. An accepted RCPT is not an Outcome.
 const (
-	MessageRefused Answer = iota // refused or deferred the message, by the reply to DATA or to the dot
-	RcptRefused                  // refused or deferred MAIL or RCPT, before it saw the message
-	MessageTaken                 // took the message: 2yz to the dot
-	FilterRefused                // content filters refuse the message
-	FilterTook                   // they have nothing against it
+	MessageRefused  Answer = iota // refused or deferred the message, by the reply to DATA or to the dot
+	RcptRefused                   // refused or deferred MAIL or RCPT, before it saw the message
+	MessageTaken                  // took the message: 2yz to the dot
+	FilterRefused                 // content filters refuse the message
+	FilterDiscarded               // they want it accepted and delivered nowhere
+	FilterTook                    // they have nothing against it
 )
 
 // A Lesson is what an Outcome says of the client.
@@ -70,6 +71,8 @@ func Judge(o *Outcome) Lesson {
 		return Nothing
 	case o.Answer == MessageTaken, o.Answer == FilterTook:
 		return unlessNull(o, Accepted)
+	case o.Answer == FilterDiscarded:
+		return Policy
 	case o.Reply.Class() != 5 || isAboutAuthentication(o.Reply.Enhanced):
 		return Nothing
 	}

@@ -55,6 +55,19 @@ type Decision struct {
 	Filtered []mail.Filtered // what each said
 }
 
+// Clean reports whether a filter accepts the message, and none wants it kept apart.
+func (d *Decision) Clean() (clean bool) {
+	for i := range d.Filtered {
+		switch d.Filtered[i].Result {
+		case "quarantine":
+			return false
+		case "accept":
+			clean = true
+		}
+	}
+	return clean
+}
+
 // An opinion is what came of one filter.
 type opinion struct {
 	filter *Filter

@@ -85,8 +85,8 @@ type Config struct {
 	Quarantine Quarantine
 	// Concurrency is how many messages the filter is shown at a time; 0: 64.
 	Concurrency int
-	// Floor is how many octets a second a client has to bring of a message that streams, so that it does not give way to
-	// others; 0: 64 KiB.
+	// Floor is how many octets a second a client has to bring of a message that streams, so that it does not give way
+	// to others; 0: 64 KiB.
 	Floor int64
 	Now   func() time.Time // nil: time.Now
 	// Changed is told when the filter is not asked any more, and why, and with nil when it answers again. nil disables

@@ -25,7 +25,7 @@ type asked struct {
 	scan    Scan   // nil while no dialogue is open
 	slot    slot   // with scan
 	pace    *pace  // with scan; nil unless the message streams and may have to give way
-	told    int    // how often a dialogue was opened
+	opened  int    // how often a dialogue was opened
 	over    bool   // it has answered or failed
 	decided bool   // it needs no more octets
 }
@@ -45,7 +45,7 @@ func (p *Panel) open(ctx context.Context, a *asked) (err error) {
 		return nil
 	}
 	if a.scan, a.slot, err = a.filter.begin(ctx, &p.envelope); err == nil {
-		a.told++
+		a.opened++
 		a.pace = a.filter.slots.follow(a.slot)
 	}
 	return err
@@ -56,7 +56,7 @@ const maxTold = 8
 
 // tires reports whether a filter was told too often of the recipients that there are, to be told again.
 func (p *Panel) tires() bool {
-	return slices.ContainsFunc(p.asked, func(a asked) bool { return !a.over && a.scan == nil && a.told > maxTold })
+	return slices.ContainsFunc(p.asked, func(a asked) bool { return !a.over && a.scan == nil && a.opened > maxTold })
 }
 
 // yield ends the dialogues whose slots others need, until the client has said more.
@@ -79,8 +79,8 @@ func (p *Panel) Wanted() bool {
 }
 
 // Rcpt asks the filters that want it about a recipient beside those that there are, and takes it in if none of them
-// refuses it or puts it off. A spared recipient is taken in whatever they say: Filtered says what that is, as far as they
-// do not say it of the message.
+// refuses it or puts it off. A spared recipient is taken in whatever they say: Filtered says what that is, as far as
+// they do not say it of the message.
 func (p *Panel) Rcpt(ctx context.Context, forward mail.Path, spared bool) Decision {
 	if p.tires() {
 		if spared { // it is told of when the message begins
@@ -125,8 +125,8 @@ func (p *Panel) Rcpt(ctx context.Context, forward mail.Path, spared bool) Decisi
 	return d
 }
 
-// against returns of what filters say of a recipient that which refuses it or puts it off. Of a spared one it is none of
-// what they say of the message as well.
+// against returns of what filters say of a recipient that which refuses it or puts it off. Of a spared one it is none
+// of what they say of the message as well.
 func (p *Panel) against(all []opinion, said []mail.Filtered, spared bool) []mail.Filtered {
 	kept := said[:0]
 	for i := range said {

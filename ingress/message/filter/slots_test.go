@@ -105,7 +105,8 @@ func TestSlots_GiveWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := patients(t)
 		begin := func(network int) *Panel {
-			return s.Begin(Envelope{Share: networkOf(network), Streams: true, Forwards: []mail.Path{path("c@d.example")}})
+			to := []mail.Path{path("c@d.example")}
+			return s.Begin(Envelope{Share: networkOf(network), Streams: true, Forwards: to})
 		}
 		var drips []*Panel
 		for _, network := range []int{1, 1, 2, 3} {
@@ -176,7 +177,7 @@ func TestSlots_Begun(t *testing.T) {
 	})
 }
 
-// TestBreaker_Dripped: a filter that gives up a message whose client is slow is not blamed, and failures with two
+// TestBreaker_Dripped: a filter that drops a message whose client is slow is not blamed, and failures with two
 // networks in turn are two.
 func TestBreaker_Dripped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
