@@ -293,12 +293,13 @@ func (u *upstream) oneError(errs []error) error {
 
 // fanOut returns the transaction at the members that have recipients.
 func (u *upstream) fanOut() mail.Transaction {
+	s := u.t.session
 	var members []message.Member
 	place := make([]int, len(u.members)) // in members
 	for at := range u.members {
 		if m := &u.members[at]; m.rcpts > 0 {
 			place[at] = len(members)
-			members = append(members, message.Member{Tx: m.tx, Unsealed: u.t.session.messages.Unsealed(&m.route)})
+			members = append(members, message.Member{Tx: m.tx})
 		}
 	}
 	if len(members) == 1 {
@@ -310,9 +311,10 @@ func (u *upstream) fanOut() mail.Transaction {
 		if r.Route.Action == mail.Drop {
 			continue
 		}
-		own := &members[place[r.Member]].Own
+		m := &members[place[r.Member]]
+		m.Want = s.messages.Wants(r, s.trusted)
 		for range r.Accepted {
-			*own = append(*own, n)
+			m.Own = append(m.Own, n)
 			n++
 		}
 	}

@@ -338,6 +338,74 @@ func TestFanOut_Seals(t *testing.T) {
 	}
 }
 
+// TestFanOut_Sites: recipients of one message at several Sites get each what seal=auto has for theirs, and the log says
+// it of each.
+func TestFanOut_Sites(t *testing.T) {
+	uses := map[mail.Site]mail.ARCUse{"a": mail.ARCOfAll, "u": mail.ARCOfUnproved}
+	for _, tt := range []struct {
+		name, want string // fields and what is noted, by host
+		proved     bool
+		octets     int
+	}{
+		{"held, its author proved", "a: arc by auto: arc=all\n" +
+			"n: not, its author's own signature passes by auto: arc=none\n" +
+			"u: not, its author's own signature passes by auto: arc=unproved\n", true, 10},
+		{"predicted, its author proved", "a: arc by auto: arc=all\n" +
+			"n: not, its author's own signature passes by auto: arc=none\n" +
+			"u: not, its author's own signature passes by auto: arc=unproved\n", true, 600 << 10},
+		{"held, its author not proved", "a: arc by auto: arc=all\n" +
+			"n: not, no use of ARC is known there, and no key of ours proves its author by auto: arc=none\n" +
+			"u: arc by auto: arc=unproved\n", false, 10},
+		{"streamed", "a: not, the message was streamed by auto: arc=all\n" +
+			"n: not, the message was streamed by auto: arc=none\n" +
+			"u: not, the message was streamed by auto: arc=unproved\n", false, 600 << 10},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			relay := &ingresstest.Relay{
+				Sites: map[string]mail.Site{"a.example": "a", "u.example": "u", "n.example": "n"},
+			}
+			routes := rules{}
+			for host := range relay.Sites {
+				routes[host[:1]] = func(q mail.Query) ([]mail.Route, error) {
+					routes, err := ingresstest.To(host, "alice@"+host)(q)
+					routes[0].Rewrite = true
+					return routes, err
+				}
+			}
+			c := serveAuth(t, routes, relay, true, func(c *Config, _ *wire.Config) {
+				c.Message.Once = once.New(noLedger{}, once.NewKeys([][]byte{[]byte("a key of sixteen octets")}),
+					func(mail.Event) {}, time.Now)
+				c.Message.ARC = func(s mail.Site) mail.ARCUse { return uses[s] }
+			})
+			text := from("b.example", "") + "\r\n" + lines(tt.octets)
+			if tt.proved {
+				text = signed(t, c.sender, from("b.example", ""), lines(tt.octets))
+			}
+			c.send("a@b.example", text, "250", "n@example.com", "a@example.com", "u@example.com")
+			var got []string
+			for i := range c.end().Legs {
+				leg := &c.end().Legs[i]
+				of := slices.IndexFunc(relay.Got, func(d ingresstest.Delivered) bool {
+					return d.Delivery.NextHop == leg.NextHop
+				})
+				octets := relay.Got[of].Octets
+				is := leg.Sealed.Signed
+				if is == "" {
+					is = "not, " + leg.Sealed.Unsigned
+				}
+				got = append(got, string(leg.Site)+": "+is+" by "+leg.Sealed.Wanted+"\n")
+				if strings.Contains(octets, "ARC-Seal:") != (leg.Sealed.Signed != "") ||
+					strings.Count(octets, "DKIM-Signature:") != strings.Count(text, "DKIM-Signature:") {
+					t.Errorf("%s gets\n%.600s", leg.Site, octets)
+				}
+			}
+			if slices.Sort(got); strings.Join(got, "") != tt.want {
+				t.Errorf("got\n%swant\n%s", strings.Join(got, ""), tt.want)
+			}
+		})
+	}
+}
+
 // TestFanOut_Lists: each list of a recipient that has several falls back to a next hop of its own, and what a next hop
 // says of each forward-path is noted for that one.
 func TestFanOut_Lists(t *testing.T) {

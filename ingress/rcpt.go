@@ -360,7 +360,11 @@ func (t *transaction) learnRefusal(route *mail.Route, err error) {
 
 // accept takes a recipient into the transaction, with its further ways, and reports it.
 func (t *transaction) accept(r *message.Recipient, further ...message.Recipient) {
+	first := len(t.rcpts)
 	t.rcpts = append(append(t.rcpts, *r), further...)
+	for i := range t.rcpts[first:] {
+		t.upstream.seeSite(&t.rcpts[first+i])
+	}
 	t.accepted++
 	if r.Route.Action != mail.Drop {
 		t.relayed++

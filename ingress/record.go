@@ -35,6 +35,23 @@ func (u *upstream) leg(at int) *mail.Leg {
 	return m.leg
 }
 
+// seeSite notes the Site that mail of a recipient goes to, which its signatures depend on.
+func (u *upstream) seeSite(r *message.Recipient) {
+	if r.Route.Action == mail.Drop {
+		return
+	}
+	if leg := u.members[r.Member].leg; leg != nil {
+		r.Site = leg.Site
+	}
+}
+
+// Sealed notes what the message is signed with that goes to the next hop of a member.
+func (u *upstream) Sealed(member int, s mail.Sealed) {
+	if leg := u.members[member].leg; leg != nil {
+		leg.Sealed = s
+	}
+}
+
 // legs returns the ways of a transaction that has ended.
 func (u *upstream) legs() []mail.Leg {
 	if len(u.members) < 2 {

@@ -322,8 +322,8 @@ func printJudged(row func(name, format string, args ...any), m *node.Judged) {
 	row("message", "%d octets, %s", m.Octets, cmp.Or(m.Mode, "refused before it is sent"))
 	row("auth", "%s", cmp.Or(m.Auth, "not judged: no policy of the recipient asks for it, or the client is trusted"))
 	for _, line := range []struct{ name, text string }{
-		{"dkim", m.DKIM}, {"policy", m.Policy}, {"override", strings.Join(m.Overrides, ", ")}, {"signed", m.Signed},
-		{"unsigned", m.Unsigned},
+		{"dkim", m.DKIM}, {"policy", m.Policy}, {"override", strings.Join(m.Overrides, ", ")}, {"seal", m.Seal},
+		{"signed", m.Signed}, {"unsigned", m.Unsigned},
 	} {
 		if line.text != "" {
 			row(line.name, "%s", line.text)

@@ -68,7 +68,7 @@ func edit(t *testing.T, file string, pairs ...string) {
 }
 
 // TestInit_Served: a node on the files of init, with what init says in DNS, forwards mail whose reverse-path passes SPF
-// and whose signatures verify.
+// and whose signatures verify, where the rule has all made.
 func TestInit_Served(t *testing.T) {
 	dir, zone := initialised(t)
 	destination := smtptest.Start(t, smtptest.Behaviour{})
@@ -76,6 +76,7 @@ func TestInit_Served(t *testing.T) {
 	names := dnstest.Start(t, zone+"mailbox.test. 60 IN MX 10 mx.mailbox.test.\nmx.mailbox.test. 60 IN A "+host+"\n"+
 		"sender.test. 60 IN A 127.0.0.1\nsender.test. 60 IN TXT \"v=spf1 ip4:127.0.0.1 -all\"\n")
 	file := filepath.Join(dir, configName)
+	edit(t, filepath.Join(dir, "routes.txt"), "alice@mailbox.test ", "alice@mailbox.test seal=always ")
 	edit(t, file, `":25"`, `"127.0.0.1:0"`, "127.0.0.1:8025", "127.0.0.1:0", `# dns: {servers: ["127.0.0.1:53"]}`,
 		`dns: {servers: ["`+names.Addr()+"\"]}\negress: {port: "+port+", allow_private: true}")
 	cfg, err := config.Load(file)

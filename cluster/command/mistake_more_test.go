@@ -81,7 +81,7 @@ var furtherFiles = []wrongConfig{
 	{"a secret behind a byte order mark", "secret_file: marked\n", "marked:1:1", "a byte order mark stands in front"},
 	{"a secret that is no text", "secret_file: cert.der\n", "cert.der:1:1", "this is no text"},
 	{"a key for limits of Sites", "egress: {sites_file: key.pem}\n", "key.pem:2:1",
-		"a line begins with site or limits"},
+		"a line begins with site, limits or arc"},
 	{"two reactions to one reply", "egress: {reactions_file: twice}\n", "twice:2:1", "is about the same replies"},
 	{"a list that is no text of lines", "score: {allow_file: endless}\n", "endless:1:1", "longer than 64 KiB"},
 	{"a tab behind a login", "egress: {credentials_file: tab}\n", "tab:1:1", "want user@host:port and a password"},

@@ -74,6 +74,7 @@ func (p *parts) serverFor(a around) (*ingress.Server, error) {
 
 			Auth:     p.auth,
 			SPF:      p.spf,
+			ARC:      func(s mail.Site) mail.ARCUse { return p.files.sites.Load().providers.ARC(s) },
 			Store:    a.store,
 			MarkKeys: markKeys,
 			Once:     a.ledger,

@@ -18,6 +18,7 @@ type Judged struct {
 	DKIM      string   `json:"dkim,omitempty"`      // the domain of each signature and its result
 	Policy    string   `json:"policy,omitempty"`    // of the author's domain: none, quarantine, reject
 	Overrides []string `json:"overrides,omitempty"` // what overrode a refusal for DMARC
+	Seal      string   `json:"seal,omitempty"`      // which signatures the next hop is to get, and why
 	Signed    string   `json:"signed,omitempty"`    // what we would sign with
 	Unsigned  string   `json:"unsigned,omitempty"`  // why we would not sign
 	Fields    []string `json:"fields,omitempty"`    // ours above the message, unfolded, from the top
@@ -32,6 +33,9 @@ func (e *explanation) judge(ctx context.Context) *Judged {
 		Octets: last.Octets, Mode: last.Mode.String(), Auth: last.Auth.String(),
 		Signed: last.Signed, Unsigned: last.Unsigned,
 		Fields: fieldsAbove(e.octets, e.q.Message),
+	}
+	if len(last.Legs) > 0 {
+		j.Seal = last.Legs[0].Sealed.Wanted
 	}
 	for i := range last.Filtered {
 		j.Filters = append(j.Filters, filteredLine(&last.Filtered[i]))

@@ -322,6 +322,11 @@ func (j *journal) addLeg(e *mail.Event, leg *mail.Leg) {
 	if !alike(&leg.Replied, &e.Reply) {
 		j.reply(&l, leg.Replied)
 	}
+	l.word("seal", leg.Sealed.Wanted)
+	if leg.Sealed.Signed != e.Signed || leg.Sealed.Unsigned != e.Unsigned {
+		l.outside("signed", leg.Sealed.Signed)
+		l.outside("unsigned", leg.Sealed.Unsigned)
+	}
 	if leg.Wait > 0 {
 		l.ms("wait", leg.Wait)
 	}

@@ -46,6 +46,7 @@ const (
 	attrPolicy       = attribute.Key("smtp.auth.dmarc.policy")
 	attrSigned       = attribute.Key("smtp.signed")
 	attrUnsigned     = attribute.Key("smtp.unsigned")
+	attrSeal         = attribute.Key("smtp.seal")
 	attrSRS          = attribute.Key("smtp.srs")
 	attrNextHop      = attribute.Key("smtp.next_hop")
 	attrSite         = attribute.Key("smtp.site")
@@ -379,6 +380,9 @@ func (m *spanMaker) way(s *span, leg *mail.Leg) {
 	m.outside(attrNextHop, m.memos.nextHops.of(leg.NextHop, mail.NextHop.String))
 	m.outside(attrSite, string(leg.Site))
 	m.text(attrNode, leg.Node)
+	m.text(attrSeal, leg.Sealed.Wanted)
+	m.text(attrSigned, leg.Sealed.Signed)
+	m.text(attrUnsigned, leg.Sealed.Unsigned)
 	if took := &leg.Session; took.Host != "" {
 		if s.kind == trace.SpanKindClient {
 			m.outside(semconv.ServerAddressKey, took.Host)

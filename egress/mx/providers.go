@@ -39,6 +39,7 @@ type Limits struct {
 type Providers struct {
 	named  map[mail.Site]bool
 	sites  map[string]mail.Site // by ".suffix" or host name
+	arc    map[mail.Site]mail.ARCUse
 	given  map[mail.Site]Limits // as the lines have them, those of "*" as well
 	limits map[mail.Site]Limits // filled up from others
 	others Limits
@@ -65,13 +66,15 @@ func (p *Providers) Over(name, text string) (*Providers, error) {
 		Providers: &Providers{
 			named: make(map[mail.Site]bool), sites: make(map[string]mail.Site),
 			given: make(map[mail.Site]Limits), limits: make(map[mail.Site]Limits),
+			arc: make(map[mail.Site]mail.ARCUse),
 		},
 		named: make(map[mail.Site]int), hosts: make(map[string]mail.Site), lines: make(map[mail.Site]int),
-		wrong: mail.LineErrors{File: name},
+		arc: make(map[mail.Site]int), wrong: mail.LineErrors{File: name},
 	}
 	maps.Copy(r.Providers.named, p.named)
 	maps.Copy(r.Providers.sites, p.sites)
 	maps.Copy(r.given, p.given)
+	maps.Copy(r.Providers.arc, p.arc)
 	for line := range strings.Lines(strings.TrimPrefix(text, "\ufeff")) {
 		r.number++
 		line, _, _ = strings.Cut(line, "#")
@@ -92,6 +95,7 @@ type reading struct {
 	named map[mail.Site]int // the line
 	hosts map[string]mail.Site
 	lines map[mail.Site]int // of the limits
+	arc   map[mail.Site]int // the line
 
 	number int // of the line that is read
 	wrong  mail.LineErrors
@@ -103,17 +107,41 @@ func (r *reading) fail(at word.Word, format string, args ...any) {
 }
 
 func (r *reading) line(words []word.Word) {
-	switch kind := words[0]; {
-	case kind.Text != "site" && kind.Text != "limits" && isSiteName(kind.Text) && len(kind.Text) < 16:
-		r.fail(kind, "%q is neither site nor limits", kind.Text)
-	case kind.Text != "site" && kind.Text != "limits": // which may be a line of a key
-		r.fail(kind, "a line begins with site or limits")
+	kind := words[0]
+	read, known := map[string]func(word.Word, []word.Word){
+		"site": r.site, "limits": r.limits, "arc": r.arcUse,
+	}[kind.Text]
+	switch {
+	case !known && isSiteName(kind.Text) && len(kind.Text) < 16:
+		r.fail(kind, "%q is none of site, limits and arc", kind.Text)
+	case !known: // which may be a line of a key
+		r.fail(kind, "a line begins with site, limits or arc")
 	case len(words) < 3:
 		r.fail(kind, "%q needs a name and a value", kind.Text)
-	case kind.Text == "site":
-		r.site(words[1], words[2:])
 	default:
-		r.limits(words[1], words[2:])
+		read(words[1], words[2:])
+	}
+}
+
+// arcUses are the values of a line of arc.
+var arcUses = map[string]mail.ARCUse{"none": mail.ARCUnread, "unproved": mail.ARCOfUnproved, "all": mail.ARCOfAll}
+
+// arcUse reads what a Site does with ARC sets.
+func (r *reading) arcUse(name word.Word, words []word.Word) {
+	site, err := mail.Site("*"), error(nil)
+	if name.Text != "*" {
+		site, err = parseSite(name.Text)
+	}
+	use, known := arcUses[words[0].Text]
+	switch {
+	case err != nil:
+		r.fail(name, "%s", err)
+	case !known || len(words) > 1:
+		r.fail(words[0], "want one of none, unproved and all")
+	case r.arc[site] != 0:
+		r.fail(name, "arc of %s stands in line %d already", site, r.arc[site])
+	default:
+		r.arc[site], r.Providers.arc[site] = r.number, use
 	}
 }
 
@@ -178,6 +206,14 @@ func (r *reading) fill() {
 		}
 	}
 	p.others.Spread = max(1, p.others.Spread)
+	for site, line := range r.arc {
+		if site == "*" {
+			continue
+		}
+		if err := p.check(site); err != nil {
+			r.wrong.Add(line, 1, err.Error())
+		}
+	}
 	for site, l := range p.given {
 		line, full := r.lines[site], l.or(p.others)
 		if line > 0 && site != "*" {
@@ -321,6 +357,14 @@ func (p *Providers) Limits(site mail.Site) Limits {
 		return l
 	}
 	return p.others
+}
+
+// ARC returns what site does with ARC sets.
+func (p *Providers) ARC(site mail.Site) mail.ARCUse {
+	if use, ok := p.arc[site]; ok {
+		return use
+	}
+	return p.arc["*"]
 }
 
 // of returns the provider that all hosts belong to, or "".

@@ -71,7 +71,7 @@ func TestParseProviders(t *testing.T) {
 		{"an empty file", "", "f:1: no limits for *"},
 		{"nothing for the others", "site a .a.example\nlimits a idle=3s\n", "f:2: no limits for *"},
 		{"the others lack a limit", "limits * connections=1\n", "f:1: limits of * leave something out"},
-		{"a word that is neither", all + "sight a b\n", `f:2: "sight" is neither site nor limits`},
+		{"a word that is neither", all + "sight a b\n", `f:2: "sight" is none of site, limits and arc`},
 		{"a line too short", all + "site a\n", `f:2: "site" needs a name and a value`},
 		{
 			"a name with a dot", all + "site a.b .a.example\n",

@@ -83,6 +83,8 @@ type Relay struct {
 	By                              map[string][]mail.Outcome
 	StreamErrs, DataErrs, WriteErrs map[string]error
 
+	Sites map[string]mail.Site // of each host of a next hop; noted in the leg of a delivery
+
 	Wanted bool // another client waits for the session
 
 	Calls
@@ -114,6 +116,9 @@ func (r *Relay) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, e
 	r.Mu.Lock()
 	defer r.Mu.Unlock()
 	r.Begins++
+	if site := r.Sites[d.NextHop.Host]; d.Leg != nil && site != "" {
+		d.Leg.Site = site
+	}
 	if err := r.Unreached[d.NextHop.Host]; err != nil {
 		return nil, err
 	}

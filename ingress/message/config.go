@@ -26,6 +26,9 @@ type Config struct {
 	Auth *auth.Authenticator // nil disables authentication and signing
 	SPF  *spf.Checker        // nil disables SPF
 
+	// ARC returns what a Site does with ARC sets, by which seal=auto decides; nil: mail to all Sites is signed whole.
+	ARC func(mail.Site) mail.ARCUse
+
 	Store    world.Store // remembers bodies that were predicted wrongly; nil disables prediction
 	MarkKeys [][]byte    // keys of the MACs by which Store knows them, current first; at least one with Store
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/router/leaf/abreast"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -15,9 +16,9 @@ const blockedFor = 15 * time.Second
 
 // A Member is a transaction at one of the next hops that a message goes to at a time.
 type Member struct {
-	Tx       mail.Transaction
-	Unsealed bool  // it gets no signatures of ours
-	Own      []int // its forward-paths, by their indexes among all that were accepted, in the order of the recipients
+	Tx   mail.Transaction
+	Want auth.Want // which signatures of ours it gets
+	Own  []int     // its forward-paths, by their indexes among all that were accepted, in the order of the recipients
 }
 
 // A Fan is a mail.Transaction at several next hops. Each piece is lent to one member after the other, so that none is
@@ -26,10 +27,8 @@ type Member struct {
 // return an error do so when no member is left: what became of the message is in its outcomes.
 type Fan struct {
 	members []member
-	// unsealed is the first piece without signatures of ours, for the members that get none; zero if the piece has
-	// none.
-	unsealed mail.Octets
-	began    bool // the first piece has gone out
+	others  []variant // the first piece for the members that get less of our signatures than others
+	began   bool      // the first piece has gone out
 }
 
 // A member is a Member under way. Its Tx is nil once it has ended.
@@ -98,10 +97,12 @@ func (f *Fan) Data(ctx context.Context, form mail.Form) error {
 	return f.each(func(m *member) error { return m.Tx.Data(ctx, form) })
 }
 
-// piece returns what a member gets for a piece: another first one if it gets no signatures.
+// piece returns what a member gets for a piece: another first one if it gets less of our signatures than others.
 func (f *Fan) piece(m *member, o mail.Octets) mail.Octets {
-	if !f.began && m.Unsealed && len(f.unsealed.Segments) > 0 {
-		return f.unsealed
+	for i := range f.others {
+		if v := &f.others[i]; !f.began && v.want == m.Want {
+			return v.piece
+		}
 	}
 	return o
 }

@@ -40,6 +40,8 @@ type Upstream interface {
 	Renew(ctx context.Context) (mail.Transaction, error)
 	// Lend hands the session at the next hop back while the client is silent. It reports whether it did.
 	Lend() bool
+	// Sealed notes what the message is signed with that goes to the next hop of a member.
+	Sealed(member int, s mail.Sealed)
 }
 
 // An Ending is how a message ended.
@@ -76,10 +78,9 @@ type Message struct {
 	ours   *mail.Refusal     // what auth refused the message with
 	digest *once.Digest      // what stays the same when it comes again; nil without the ledger
 	abuse  *complaint.Reader // nil unless a recipient wants to be told of reports of abuse
-	// unsealed is the first piece for the next hops that get no signatures of ours, where others do; else zero.
-	unsealed mail.Octets
-	lacked   []byte // the fields that a submitted message lacked; they stand above it, below ours
-	most     int64  // the most octets that its recipients take; 0 for as many as the listener takes
+	others []variant         // the first piece for the next hops that get less of our signatures than others
+	lacked []byte            // the fields that a submitted message lacked; they stand above it, below ours
+	most   int64             // the most octets that its recipients take; 0 for as many as the listener takes
 }
 
 // Begin returns the message that comes in by body. Nothing is read yet.
@@ -272,12 +273,12 @@ func (m *Message) compose() (mail.Octets, error) {
 		return mail.Octets{}, err
 	}
 	m.report.Event.Signed, m.report.Event.Unsigned = m.auth.Signed()
+	m.noteSigned(m.window.most)
 	fields = append(fields, m.lacked...)
 	m.buffer.fields = fields
 	m.body.Count(m.buffer.size() - size)
-	if m.window.signing && m.mode != mail.ModeStream && m.someUnsealed() {
-		fields := m.window.parted(append(m.auth.Unsealed(m.appendTop(nil)), m.lacked...))
-		m.unsealed = m.window.beside(fields, m.auth.Removals())
+	if err := m.composeOthers(); err != nil {
+		return mail.Octets{}, err
 	}
 	return m.window.above(m.body, fields, m.auth.Removals()), nil
 }
@@ -290,7 +291,7 @@ func (m *Message) open(ctx context.Context) error {
 			return err
 		}
 		if f, ok := m.tx.(*Fan); ok {
-			f.unsealed = m.unsealed
+			f.others = m.others
 		}
 		if err = m.checkUTF8(); err != nil || m.window.last {
 			return err

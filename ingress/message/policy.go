@@ -3,6 +3,7 @@ package message
 import (
 	"strings"
 
+	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -14,6 +15,7 @@ type Recipient struct {
 	Member   int  // which of the transactions at next hops has it
 	Forward  mail.Path
 	Route    mail.Route
+	Site     mail.Site   // that its mail goes to; "" if that is not known
 	List     *mail.Route // the first of the routes that are tried in turn, of which Route is one; nil without such
 	Accepted []mail.Path // the forward-paths of the route that the next hop accepted, in their order
 	// Filtered is what content filters said against it when it came, and nothing where they took it.
@@ -70,28 +72,46 @@ func (m *Messages) WhyUnsealed(route *mail.Route) string {
 	return ""
 }
 
-// someSealed reports whether mail of a recipient may be signed, and someUnsealed whether that of one may not be.
-func (m *Message) someSealed() bool {
-	for i := range m.Recipients {
-		if r := &m.Recipients[i].Route; r.Action != mail.Drop && m.maySign(r) {
-			return true
-		}
+// wants returns which signatures of ours the next hop of a recipient gets, and why, in a short fixed text.
+//
+// With seal=auto the Site decides. Mail whose way begins here is the sender's own and is signed whole, and so is what
+// leaves with the reverse-path of another: SPF passes for nothing there, and a signature is all that names us.
+func (m *Messages) wants(r *Recipient, trusted bool) (auth.Want, string) {
+	route := &r.Route
+	switch {
+	case route.Action == mail.Drop || !m.maySign(route):
+		return auth.WantNone, ""
+	case route.Policy.Seal == mail.SealAlways:
+		return auth.WantAll, "always"
+	case trusted:
+		return auth.WantAll, "auto: its way begins here"
+	case m.cfg.ARC == nil || r.Site == "":
+		return auth.WantAll, "auto: its Site is not known"
+	case !route.Rewrite && !route.Reverse.IsNull() && !m.cfg.Auth.Hosts(route.Reverse.Domain):
+		return auth.WantAll, "auto: its reverse-path is not ours"
 	}
-	return false
+	switch m.cfg.ARC(r.Site) {
+	case mail.ARCOfAll:
+		return auth.WantARC, "auto: arc=all"
+	case mail.ARCOfUnproved:
+		return auth.WantUnproved, "auto: arc=unproved"
+	}
+	return auth.WantAligned, "auto: arc=none"
 }
 
-func (m *Message) someUnsealed() bool {
+// mostWanted returns the most that a next hop of the message wants.
+func (m *Message) mostWanted() (most auth.Want) {
 	for i := range m.Recipients {
-		if m.Unsealed(&m.Recipients[i].Route) {
-			return true
-		}
+		want, _ := m.wants(&m.Recipients[i], m.Reputation.Trusted)
+		most = max(most, want)
 	}
-	return false
+	return most
 }
 
-// Unsealed reports whether mail that is relayed on a route gets no signatures of ours.
-func (m *Messages) Unsealed(route *mail.Route) bool {
-	return route.Action != mail.Drop && !m.maySign(route)
+// Wants returns which signatures of ours the next hop of a recipient gets.
+func (m *Messages) Wants(r *Recipient, trusted bool) auth.Want {
+	want, _ := m.wants(r, trusted)
+	return want
 }
 
 // Guarded reports whether the ledger guards messages: without it, a message of which one next hop has a copy and

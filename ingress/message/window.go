@@ -17,10 +17,11 @@ import (
 // A window holds what is read of a message before its next hop hears of it: one slab when nothing is to be signed, up
 // to Config.HoldWindow when something may be, and in any case the header section of a message that is judged.
 type window struct {
-	judged  bool // authentication looks at the message
-	signing bool // and something may be signed
-	last    bool // first and rest are the whole message
-	gap     bool // the message has no header section: an empty line stands between our fields and it
+	judged  bool      // authentication looks at the message
+	signing bool      // and something may be signed
+	most    auth.Want // the most that a next hop wants of signatures
+	last    bool      // first and rest are the whole message
+	gap     bool      // the message has no header section: an empty line stands between our fields and it
 	head    headerScan
 	first   mail.Octets   // the first piece, in front of which there is room for fields
 	rest    []mail.Octets // the further ones
@@ -56,7 +57,8 @@ func (m *Message) readWindow(ctx context.Context) error {
 	w.head.form = m.body.Form()
 	w.head.media.wanted = m.Route.Reports
 	w.head.id.key = m.cfg.MessageIDKey
-	w.signing = m.someSealed()
+	w.most = m.mostWanted()
+	w.signing = w.most > auth.WantNone
 	judgeable := m.cfg.Auth != nil && !m.Reputation.Trusted
 	w.judged = w.signing || judgeable && someWantAuth(m.Recipients) || m.Submit != nil
 	for {
@@ -189,7 +191,7 @@ func (m *Message) authEnvelope() auth.Envelope {
 		Exempt:  m.terms(r, m.Reputation.Trusted).exempt,
 		Hosted:  hosted(m.Recipients),
 		Policy:  r.Route.Policy,
-		Seal:    m.window.signing,
+		Seal:    m.window.most,
 	}
 }
 

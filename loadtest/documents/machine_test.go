@@ -31,11 +31,11 @@ const (
 	senderAddr   = "11.0.0.7"
 )
 
-// outside is the DNS before the page has published anything.
-const outside = `mailbox.example. 60 IN MX 10 mx.mailbox.example.
-mx.mailbox.example. 60 IN A ` + receiverAddr + `
+// outside is the DNS before the page has published anything. The destination is of a provider that looks at ARC sets.
+const outside = `mailbox.example. 60 IN MX 10 mx.mailbox.google.com.
+mx.mailbox.google.com. 60 IN A ` + receiverAddr + `
 elsewhere.example. 60 IN TXT "v=spf1 ip4:` + senderAddr + ` -all"
-elsewhere.example. 60 IN MX 10 mx.mailbox.example.
+elsewhere.example. 60 IN MX 10 mx.mailbox.google.com.
 mail.elsewhere.example. 60 IN A ` + senderAddr + `
 7.0.0.11.in-addr.arpa. 60 IN PTR mail.elsewhere.example.
 `

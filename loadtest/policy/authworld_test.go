@@ -107,13 +107,14 @@ func (r authRecords) zone() string {
 		"mx.y.example.\nmx.y.example. 60 IN A 127.0.0.1\n"
 }
 
-// authRoutes has a hosted domain for each policy. All mail goes to the MX host of y.example, so that it may be sealed.
-const authRoutes = `info@x.example              c@y.example
-info@report.example         c@y.example   dmarc=report
-info@off.example            c@y.example   dmarc=off
-info@refuse.example         c@y.example   quarantine=refuse
-info@yes.example            c@y.example   require_auth=yes
-info@no.example             c@y.example   require_auth=no
+// authRoutes has a hosted domain for each policy. All mail goes to the MX host of y.example, of
+// which no use of ARC is known.
+const authRoutes = `info@x.example              c@y.example   seal=always
+info@report.example         c@y.example   dmarc=report   seal=always
+info@off.example            c@y.example   dmarc=off   seal=always
+info@refuse.example         c@y.example   quarantine=refuse   seal=always
+info@yes.example            c@y.example   require_auth=yes   seal=always
+info@no.example             c@y.example   require_auth=no   seal=always
 never@x.example             c@y.example   seal=never
 @fixed.example              smtp://DESTINATION
 `

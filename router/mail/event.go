@@ -148,7 +148,15 @@ type Leg struct {
 	Session Taken  // what it went over last; zero if there was none
 	Replied Reply  // of the next hop to the end of data; ours if it said nothing
 	Wait    time.Duration
+	Sealed  Sealed // what we signed the message with that went there
 	Steps   *Steps // for the trace; nil unless there is one
+}
+
+// A Sealed says what a message to one next hop was signed with, and why.
+type Sealed struct {
+	Wanted   string // what the next hop was to get, by a short fixed text, such as "auto: arc=unproved"
+	Signed   string // see Event
+	Unsigned string // see Event
 }
 
 // A Try is a host, or an address of one, that did not serve a message.

@@ -147,6 +147,16 @@ const (
 	SealNever
 )
 
+// An ARCUse says what a Site does with ARC sets on mail that is forwarded.
+type ARCUse uint8
+
+// The values of an ARCUse.
+const (
+	ARCUnread     ARCUse = iota // no use is known
+	ARCOfUnproved               // it looks at them where no DKIM signature proves the author
+	ARCOfAll                    // it wants them on all that is forwarded
+)
+
 // The values of dmarc.
 const (
 	DMARCEnforce DMARC = iota

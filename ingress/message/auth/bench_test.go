@@ -57,13 +57,13 @@ func BenchmarkMessage(b *testing.B) {
 			size/72))
 		for _, kind := range []struct {
 			name, signer string
-			seal         bool
+			seal         Want
 			policy       mail.DomainPolicy
 		}{
-			{"off", "none.example", false, off},
-			{"unsealed", "none.example", false, mail.DomainPolicy{}},
-			{"ARC", "none.example", true, mail.DomainPolicy{}},
-			{"ARC and DKIM", "esp.example", true, mail.DomainPolicy{}},
+			{"off", "none.example", WantNone, off},
+			{"unsealed", "none.example", WantNone, mail.DomainPolicy{}},
+			{"ARC", "none.example", WantAll, mail.DomainPolicy{}},
+			{"ARC and DKIM", "esp.example", WantAll, mail.DomainPolicy{}},
 		} {
 			header := []byte(signed(b, kind.signer, usual("none.example"), string(body), dkim.Relaxed) + "\r\n")
 			env := env

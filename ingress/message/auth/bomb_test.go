@@ -71,7 +71,7 @@ func TestMessage_Bombs(t *testing.T) {
 		{"50 ARC sets", sets.String()[:50*len(set)] + good, plainBody},
 	}
 	for _, tt := range tests {
-		for _, seal := range []bool{false, true} {
+		for _, seal := range []Want{WantNone, WantAll} {
 			t.Run(fmt.Sprintf("%s, sealed %v", tt.name, seal), func(t *testing.T) {
 				if len(tt.header) > 1<<20 {
 					tt.header = tt.header[len(tt.header)-1<<20:]

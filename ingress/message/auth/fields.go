@@ -24,16 +24,27 @@ func (m *Message) Fields(dst []byte, mode mail.Mode) ([]byte, error) {
 		m.Header(m.ctx)
 	}
 	m.mode = mode
+	return m.FieldsFor(dst, m.evidence.env.Seal)
+}
+
+// FieldsFor appends what Fields does, which was called as Results was or itself, for a next hop that is to get less
+// than the Envelope says. Signed tells of the last call.
+func (m *Message) FieldsFor(dst []byte, want Want) ([]byte, error) {
 	j := m.judged()
 	var buf [1024]byte
 	results := m.appendResults(buf[:0], j)
 	var set, signatures []byte
+	m.signed, m.unsigned = "", ""
 	switch {
-	case j == nil && m.signing.maySign:
+	case want == WantNone:
+	case !m.signing.maySign && want == WantAligned:
+		m.unsigned = noneHelps
+	case !m.signing.maySign:
+	case j == nil:
 		m.unsigned = "the message was streamed"
-	case j != nil && m.signing.maySign:
+	default:
 		var err error
-		if set, signatures, err = m.sign(j, results); err != nil {
+		if set, signatures, err = m.sign(j, results, want); err != nil {
 			return dst, mail.Refuse(451, 3, 0, "Local error, try again later", "signing", err)
 		}
 	}
@@ -54,12 +65,6 @@ func (m *Message) judged() *judgement {
 	return nil
 }
 
-// Unsealed appends what Fields does, which was called as Results was or itself, but for signatures and what they seal.
-func (m *Message) Unsealed(dst []byte) []byte {
-	var buf [1024]byte
-	return appendResultsField(dst, m.appendResults(buf[:0], m.judged()))
-}
-
 // Results appends the Authentication-Results field that Fields will append in that mode. It is called when Fields could
 // be, before it.
 func (m *Message) Results(dst []byte, mode mail.Mode) []byte {
@@ -67,7 +72,8 @@ func (m *Message) Results(dst []byte, mode mail.Mode) []byte {
 		m.Header(m.ctx)
 	}
 	m.mode = mode
-	return m.Unsealed(dst)
+	var buf [1024]byte
+	return appendResultsField(dst, m.appendResults(buf[:0], m.judged()))
 }
 
 // appendResultsField appends the Authentication-Results field, unless there are no results.
@@ -81,25 +87,25 @@ func appendResultsField(dst, results []byte) []byte {
 
 // sign makes DKIM-Signature fields and an ARC set. It bounds the messages that are signed at a time, so that those that
 // are not signed find a processor.
-func (m *Message) sign(j *judgement, results []byte) (set, signatures []byte, err error) {
+func (m *Message) sign(j *judgement, results []byte, want Want) (set, signatures []byte, err error) {
 	c := dkim.Relaxed
 	hash, ok := m.body.BodyHash(c)
 	if m.mode == mail.ModePredict {
 		c = m.evidence.signatures[m.forecast.base].BodyCanon
 		hash, ok = m.predictedHash(c)
 	}
-	if !ok || !m.signing.signs(&m.evidence, j, m.arc) {
-		m.unsigned = m.signing.whyNot(&m.evidence, j)
+	if !ok || !m.signing.signs(&m.evidence, j, m.arc, want) {
+		m.unsigned = m.signing.whyNot(&m.evidence, j, want)
 		return nil, nil, nil
 	}
 	m.a.workers <- struct{}{}
 	defer func() { <-m.a.workers }()
 	s := &m.signing
-	signers := s.chosen(&m.evidence, j)
+	signers := s.chosen(&m.evidence, j, want)
 	if signatures, err = s.sign(signers, c, hash); err != nil {
 		return nil, signatures, err
 	}
-	seals := s.seals(&m.evidence, m.arc)
+	seals := s.seals(&m.evidence, j, m.arc, want)
 	m.signed = signerNames(signers, seals)
 	if !seals {
 		return nil, signatures, nil
@@ -131,30 +137,6 @@ type signing struct {
 	keys    *signers // those of the moment in which the message came
 	header  []byte   // the header section
 	maySign bool     // there may be a key for the message
-}
-
-// signs reports whether the message gets any signature of ours.
-func (s *signing) signs(e *evidence, j *judgement, chain arc.Result) bool {
-	return s.seals(e, chain) || len(s.chosen(e, j)) > 0
-}
-
-// whyNot returns why a message gets no signature of ours.
-func (s *signing) whyNot(e *evidence, j *judgement) string {
-	switch {
-	case len(j.overrides) > 0:
-		return "its refusal was overridden"
-	case strings.Contains(j.dmarc.Aligned, "dkim"):
-		return "its author's own signature passes"
-	case e.scan.from == nil || e.author == "" && !e.env.Client.Trusted:
-		return "no author domain"
-	}
-	return "its author is not authenticated, or there is no key for the domain"
-}
-
-// seals reports whether the message gets an ARC set. The way of a trusted client's message begins here, so that there
-// are no results of others to pass on.
-func (s *signing) seals(e *evidence, chain arc.Result) bool {
-	return s.maySign && s.keys.arc != nil && !e.env.Client.Trusted && chain.Sealable() == nil
 }
 
 // sign makes a DKIM-Signature field with each key of each signer.
@@ -192,29 +174,23 @@ func (s *signing) seal(signatures, results []byte, c dkim.Canonicalization, hash
 // nothing is signed, and without a From field nothing of a trusted client either: a signature has to cover that field
 // (RFC 6376 section 5.4). Neither is a message that is only delivered because something overrides its refusal: our
 // signature would vouch for it.
-func (s *signing) chosen(e *evidence, j *judgement) []signer {
-	if e.author == "" && !e.env.Client.Trusted || e.scan.from == nil || len(j.overrides) > 0 {
+//
+// A next hop that is to get less than WantAll gets those alone that can be aligned with the author: they make DMARC
+// pass there, and the others do not.
+func (s *signing) chosen(e *evidence, j *judgement, want Want) []signer {
+	if e.author == "" && !e.env.Client.Trusted || e.scan.from == nil || len(j.overrides) > 0 || j.proves(e) {
 		return nil
-	}
-	organization := j.dmarc.Organization
-	if strings.Contains(j.dmarc.Aligned, "dkim") {
-		return nil
-	}
-	if r := j.dmarc.Result; r != dmarc.Pass && r != dmarc.Fail {
-		for _, d := range j.domains {
-			if related(d, e.author, organization) {
-				return nil
-			}
-		}
 	}
 	list := s.keys.candidates(&e.env, e.author)
-	if e.env.Client.Trusted || j.dmarc.Result == dmarc.Pass ||
-		e.spf.Mail.Result == spf.Pass && e.spf.Mail.Domain == e.author {
+	known := e.env.Client.Trusted || j.dmarc.Result == dmarc.Pass ||
+		e.spf.Mail.Result == spf.Pass && e.spf.Mail.Domain == e.author
+	if known && want == WantAll {
 		return list
 	}
 	var kept []signer
 	for _, one := range list {
-		if !related(one.domain, e.author, organization) {
+		switch is := related(one.domain, e.author, j.dmarc.Organization); {
+		case is && known, !is && want == WantAll:
 			kept = append(kept, one)
 		}
 	}

@@ -141,7 +141,7 @@ func TestFields_Signers(t *testing.T) {
 			a := newAuthenticator(t, z)
 			use(t, a, ring())
 			s := tt.s
-			s.env.Seal = true
+			s.env.Seal = WantAll
 			switch s.body {
 			case "":
 				s.body = plainBody
@@ -207,7 +207,7 @@ func TestFields_Overridden(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := newAuthenticator(t, z, "sealer.example")
 			use(t, a, ring())
-			s.env.Seal, s.env.Hosted, s.body = true, "hosted.example", plainBody
+			s.env.Seal, s.env.Hosted, s.body = WantAll, "hosted.example", plainBody
 			fields, v := s.hold(t, a, z)
 			if got := names(fields); got != "ARC-Seal ARC-Message-Signature ARC-Authentication-Results "+
 				"Authentication-Results" {
@@ -324,7 +324,7 @@ func TestFields_SecondSignature(t *testing.T) {
 		for _, h := range []string{field + header, strings.Replace(header, "From:", field+"From:", 1)} {
 			a := newAuthenticator(t, z)
 			use(t, a, ring())
-			s := sending{header: h, body: plainBody, env: Envelope{Seal: true}}
+			s := sending{header: h, body: plainBody, env: Envelope{Seal: WantAll}}
 			fields, _ := s.hold(t, a, z)
 			predicted := ""
 			if m := s.begin(t, a, z); m.Predict(t.Context()) {
@@ -375,7 +375,7 @@ func TestFields_BrokenKey(t *testing.T) {
 	z := dns()
 	a := newAuthenticator(t, z)
 	use(t, a, Keyring{Relay: []dkim.SigningKey{{Domain: "example.net", Selector: "rsa", Key: brokenKey{keys().rsa}}}})
-	s := sending{header: from("none.example"), body: plainBody, env: Envelope{Seal: true}}
+	s := sending{header: from("none.example"), body: plainBody, env: Envelope{Seal: WantAll}}
 	m := s.begin(t, a, z)
 	write(m, s.body)
 	m.Finish(t.Context())

@@ -442,12 +442,13 @@ func TestNeedsBody(t *testing.T) {
 			sending{header: others, from: "none.example", client: badClient}, true, true,
 		},
 		{
-			"something to sign", sending{header: from("none.example"), from: "none.example", env: Envelope{Seal: true}},
+			"something to sign",
+			sending{header: from("none.example"), from: "none.example", env: Envelope{Seal: WantAll}},
 			true, false,
 		},
 		{"a trusted client's", sending{header: own, env: Envelope{Client: trustedClient}}, false, false},
 		{"a trusted client's to sign",
-			sending{header: own, env: Envelope{Client: trustedClient, Seal: true}}, true, false},
+			sending{header: own, env: Envelope{Client: trustedClient, Seal: WantAll}}, true, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -49,7 +49,7 @@ func TestFields_Workers(t *testing.T) {
 	use(t, a, Keyring{ARC: &k, Relay: []dkim.SigningKey{k}})
 	var all sync.WaitGroup
 	for range 40 {
-		s := sending{header: from("none.example"), body: plainBody, env: Envelope{Seal: true}}
+		s := sending{header: from("none.example"), body: plainBody, env: Envelope{Seal: WantAll}}
 		m := s.begin(t, a, z)
 		write(m, s.body)
 		m.Finish(t.Context())

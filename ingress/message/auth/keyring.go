@@ -124,11 +124,16 @@ func (a *Authenticator) MaySign() bool {
 	return s.arc != nil || len(s.relay) > 0 || len(s.domains) > 0
 }
 
+// Hosts reports whether a domain is one of ours, as Config.Hosted says.
+func (a *Authenticator) Hosts(domain string) bool {
+	return a.cfg.Hosted != nil && a.cfg.Hosted(strings.ToLower(domain))
+}
+
 // mayServe reports whether there is a key for a message: that of its hosted domain, the relay's or that of ARC; for a
 // trusted client any. Which keys sign is decided when the results are there.
 func (s *signers) mayServe(env *Envelope) bool {
-	return len(s.relay) > 0 || len(s.domains[env.Hosted]) > 0 || s.arc != nil && !env.Client.Trusted ||
-		env.Client.Trusted && len(s.domains) > 0
+	return len(s.relay) > 0 || len(s.domains[env.Hosted]) > 0 ||
+		s.arc != nil && !env.Client.Trusted && env.Seal > WantAligned || env.Client.Trusted && len(s.domains) > 0
 }
 
 // candidates returns the signers that could sign a message: the relay and the hosted domain of its recipients; for a

@@ -31,8 +31,8 @@ type Envelope struct {
 	Hosted string
 	// Policy is what the recipients' domain wants: its DMARC, Quarantine and RequireAuth are read.
 	Policy mail.DomainPolicy
-	// Seal says that the next hop is to get our signatures.
-	Seal bool
+	// Seal says which signatures of ours the next hop is to get; of several the one that is to get most.
+	Seal Want
 }
 
 // A Message is the authentication of one message. Its methods are called by one goroutine at a time: Removals at any
@@ -86,7 +86,7 @@ func (a *Authenticator) Begin(ctx context.Context, env Envelope, header []byte) 
 			"Only some readers see a From or Authentication-Results field of this message",
 			"disguised field", nil)
 	}
-	s.maySign = env.Seal && s.keys.mayServe(&env)
+	s.maySign = env.Seal > WantNone && s.keys.mayServe(&env)
 	if !e.wantsResults() && !s.maySign {
 		return m, nil
 	}
@@ -145,7 +145,8 @@ func (a *Authenticator) beginMentioned(ctx context.Context, header []byte, autho
 // policyWantsARC reports whether the result of an ARC chain is of use: for the seal of the next set, or because a
 // sealer is trusted.
 func (m *Message) policyWantsARC() bool {
-	return !m.evidence.env.Client.Trusted && (m.signing.maySign && m.signing.keys.arc != nil || len(m.a.sealers) > 0)
+	seals := m.signing.maySign && m.signing.keys.arc != nil && m.evidence.env.Seal > WantAligned
+	return !m.evidence.env.Client.Trusted && (seals || len(m.a.sealers) > 0)
 }
 
 // wantsARC reports whether the decision has a result for ARC.

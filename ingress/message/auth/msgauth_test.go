@@ -327,7 +327,7 @@ func TestBegin_NoLookups(t *testing.T) {
 	a := newAuthenticator(t, z)
 	s := sending{header: signed(t, "reject.example", from("reject.example"), plainBody, dkim.Relaxed),
 		from: "reject.example", client: badClient, body: plainBody,
-		env: Envelope{Policy: mail.DomainPolicy{DMARC: mail.DMARCOff, RequireAuth: mail.RequireAuthNo}, Seal: true}}
+		env: Envelope{Policy: mail.DomainPolicy{DMARC: mail.DMARCOff, RequireAuth: mail.RequireAuthNo}, Seal: WantAll}}
 	m := s.begin(t, a, z)
 	if m.NeedsBody() {
 		t.Error("the body is needed")

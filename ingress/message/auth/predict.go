@@ -45,7 +45,7 @@ func (m *Message) Predict(ctx context.Context) bool {
 		chain = m.chain.Finish(m.predictedHash)
 	}
 	j := e.judge(ctx, e.passing(func(_ int, s *dkim.Signature) bool { return agrees(s, base) }), chain)
-	if j.refusal != nil || !m.signing.signs(e, &j, chain) {
+	if j.refusal != nil || !m.signing.signs(e, &j, chain, e.env.Seal) {
 		m.forecast.base = -1
 		return false
 	}

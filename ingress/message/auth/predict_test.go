@@ -17,7 +17,7 @@ func TestPredict(t *testing.T) {
 	}
 	onTop := func(fields string) string { return fields + good() }
 	topmost := func(header string) string { return header[:strings.Index(header, "From:")] }
-	seal := Envelope{Seal: true, Hosted: "hosted.example"}
+	seal := Envelope{Seal: WantAll, Hosted: "hosted.example"}
 	tests := []struct {
 		name string
 		s    sending
@@ -154,7 +154,7 @@ func TestPredict_Mismatch(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := sending{
 				header: signed(t, tt.author, from(tt.author), plainBody, dkim.Relaxed), from: tt.from,
-				env: Envelope{Seal: true},
+				env: Envelope{Seal: WantAll},
 			}
 			m := s.begin(t, a, z)
 			if !m.Predict(t.Context()) {
@@ -179,7 +179,7 @@ func TestPredict_Mismatch(t *testing.T) {
 					t.Errorf("held: %v", v.Refusal)
 				}
 			}
-			again := sending{header: s.header, from: tt.from, env: Envelope{Seal: true}}
+			again := sending{header: s.header, from: tt.from, env: Envelope{Seal: WantAll}}
 			m = again.begin(t, a, z)
 			m.Predict(t.Context())
 			if k, _ := m.PredictKey(); k != key {
@@ -196,7 +196,7 @@ func TestPredictKey_Neighbour(t *testing.T) {
 	use(t, a, ring())
 	header := signed(t, "none.example", from("none.example"), plainBody, dkim.Relaxed)
 	marked := func(client, from string) string {
-		s := sending{header: header, from: from, client: client, env: Envelope{Seal: true}}
+		s := sending{header: header, from: from, client: client, env: Envelope{Seal: WantAll}}
 		m := s.begin(t, a, z)
 		if !m.Predict(t.Context()) {
 			t.Fatal("not predicted")
@@ -229,7 +229,7 @@ func TestWriteOctets_BeforeFields(t *testing.T) {
 	a := newAuthenticator(t, z)
 	use(t, a, ring())
 	s := sending{
-		header: signed(t, "none.example", from("none.example"), plainBody, dkim.Simple), env: Envelope{Seal: true},
+		header: signed(t, "none.example", from("none.example"), plainBody, dkim.Simple), env: Envelope{Seal: WantAll},
 	}
 	m := s.begin(t, a, z)
 	write(m, plainBody[:5])
