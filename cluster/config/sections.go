@@ -191,10 +191,10 @@ func (v *validator) rates(r *ScoreRates) {
 	}
 }
 
-// submission checks the section, which is of use with a listener of users alone.
+// submission checks the section, which is of use with a listener of users, and with an API by which tokens send.
 func (v *validator) submission(c *Config) {
-	if !slices.ContainsFunc(c.Listen, func(l Listener) bool { return l.Submission }) {
-		v.add("submission", "no entry of listen says submission: true")
+	if c.Admin == nil && !slices.ContainsFunc(c.Listen, func(l Listener) bool { return l.Submission }) {
+		v.add("submission", "no entry of listen says submission: true, and without the section admin no token sends")
 	}
 	for _, one := range []struct {
 		key string

@@ -66,11 +66,13 @@ func (p *publicPages) confirm(ctx context.Context, token string) error {
 }
 
 // cloudflare returns the surface for the clients of Cloudflare.
-func (n shown) cloudflare() admin.Surface {
+func (n shown) cloudflare() (admin.Surface, error) {
+	s, err := newSending(n.Node)
 	return v4.New(v4.Config{
 		Account: n.rules.account,
 		Hosted:  func() []string { return n.rules.router.HostedNames(math.MaxInt) },
 		Records: func(name string) ([]v4.Record, error) { return zoneRecords(n.cfg, name) },
 		Ask:     n.rules.verifier.Ask,
-	})
+		Sender:  v4.Sender{Send: s.send, Most: s.most()},
+	}), err
 }

@@ -22,6 +22,7 @@ const placeholder = "name.invalid"
 // all clients speak with, over a connection within the process.
 type dialogue struct {
 	text    *textproto.Conn
+	stuffed []byte    // the message as DATA has it; nil: it is made of the question's
 	answer  wireReply // the last one
 	brought bool      // the message was sent
 }
@@ -100,9 +101,13 @@ func (d *dialogue) speak(q *Question) error {
 		return nil
 	}
 	d.brought = true
+	octets := d.stuffed
+	if octets == nil {
+		octets = stuffed(q.Message)
+	}
 	var sending sync.WaitGroup
 	sending.Go(func() { // ends with the connection, whose errors are for read to find
-		_, _ = d.text.W.Write(stuffed(q.Message))
+		_, _ = d.text.W.Write(octets)
 		_ = d.text.W.Flush()
 	})
 	err := d.read()

@@ -320,6 +320,10 @@ func (n *Node) startAdmin() error {
 	if err != nil {
 		return err
 	}
+	clients, err := shown{n}.cloudflare()
+	if err != nil {
+		return err
+	}
 	s, err := admin.Listen(admin.Config{
 		Addr: n.cfg.Admin.Addr, Health: n.cfg.Admin.Health, Token: n.parts.files.token, Account: n.rules.account,
 		TLSAddr: n.cfg.Admin.TLSAddr, TLS: n.parts.files.certificate.users,
@@ -329,7 +333,7 @@ func (n *Node) startAdmin() error {
 		Log:   shown{n}.reading(shown{n}.findActivity), Senders: shown{n}.reading(shown{n}.findSenders),
 		Explain: newOracle(n).answer, ExplainWithin: n.cfg.ExplainBudget(true),
 		MaxQuestion: int64(n.cfg.Limits.MessageSize)*3/2 + 64<<10, // base 64
-		Surfaces:    []admin.Surface{shown{n}.cloudflare()},
+		Surfaces:    []admin.Surface{clients},
 		Ask:         n.rules.verifier.Ask,
 	})
 	if err != nil {

@@ -35,7 +35,7 @@ func (n *Node) startOwnMail() error {
 	if err != nil {
 		return n.cfg.WithLine("", "hostname", err)
 	}
-	o := &ownMail{server: server, line: &ownLine{conns: make(chan net.Conn), closed: make(chan struct{})}}
+	o := &ownMail{server: server, line: newOwnLine()}
 	o.done.Go(func() { _ = o.server.Serve(o.line) }) // ends with Shutdown
 	n.listeners.own = o
 	n.cleanups.add("own mail", func(ctx context.Context) error {
@@ -52,6 +52,8 @@ type ownLine struct {
 	once   sync.Once
 	closed chan struct{}
 }
+
+func newOwnLine() *ownLine { return &ownLine{conns: make(chan net.Conn), closed: make(chan struct{})} }
 
 // Accept returns the next connection of connect.
 func (l *ownLine) Accept() (net.Conn, error) {

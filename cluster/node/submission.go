@@ -75,8 +75,12 @@ func (p *parts) accountsOf(file config.File, store world.Store,
 	if err != nil {
 		return nil, err
 	}
+	of := p.files.users[file]
+	if of == nil { // tokens alone
+		of = &submission.Users{}
+	}
 	cfg := submission.Config{
-		Store: store, Users: p.files.users[file], Key: keys[0], Logins: logins, Token: p.sender, Now: time.Now,
+		Store: store, Users: of, Key: keys[0], Logins: logins, Token: p.sender, Now: time.Now,
 	}
 	if s := p.cfg.Submission; s != nil {
 		cfg.Messages = rate.Limit{Count: s.Messages.Count, Per: s.Messages.Per}

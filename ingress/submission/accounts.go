@@ -18,6 +18,9 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
+// Suppressed is the text of the refusal of a recipient that there was not of late.
+const Suppressed = "There was no such mailbox when you wrote to it last; later it is tried again"
+
 // The defaults of a Config.
 const (
 	DefaultMessages   = 100 // in an hour
@@ -245,8 +248,7 @@ func failures(client netip.Addr, peek bool) []mail.Rate {
 func (a *Accounts) Recipient(ctx context.Context, u *User, forward mail.Path, first bool) error {
 	marked, _ := a.cfg.Store.Marked(ctx, a.mark(u, forward))
 	if len(marked) > 0 && marked[0] {
-		return mail.Refuse(550, 1, 1, "There was no such mailbox when you wrote to it last; later it is tried again",
-			"suppressed", nil)
+		return mail.Refuse(550, 1, 1, Suppressed, "suppressed", nil)
 	}
 	group := a.mac("user", u.id)
 	draw := func(name string, l rate.Limit, unit int) mail.Rate {

@@ -23,7 +23,7 @@ type User struct {
 	targets map[string]bool // addresses elsewhere: what rules send there is his
 }
 
-// Users are those of one file. They do not change.
+// Users are those of one file. They do not change. The zero value has none.
 type Users struct {
 	byName  map[string]*User // in lower case
 	all     []*User          // as they stand in the file
@@ -127,6 +127,9 @@ func (u *Users) find(name string) (*User, *hash) {
 	folded := ascii.Fold(name)
 	if user := u.byName[folded]; user != nil {
 		return user, &user.hash
+	}
+	if len(u.all) == 0 {
+		return nil, &hash{}
 	}
 	sum := sha256.Sum256(append(u.seed[:], folded...))
 	return nil, &u.all[binary.BigEndian.Uint64(sum[:])%uint64(len(u.all))].hash

@@ -10,7 +10,8 @@ import (
 
 // A Login is what a client has said of who it is (RFC 4954). The connection owns it, as it does the Client.
 //
-// Invariant: User is not "" if and only if the Config's Login has taken the user and the password that came under TLS.
+// Invariant: User is not "" if and only if the Config's Login has taken the user and the password that came under TLS,
+// or NewSession says who is behind a connection within the process.
 type Login struct {
 	User string
 

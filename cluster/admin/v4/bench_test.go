@@ -29,6 +29,8 @@ type world struct {
 	text    string   // of the file of rules
 	files   []string // patterns of the administrator
 	asked   []string // destinations that were sent a letter
+	sent    []Outgoing
+	result  Sent // of what is sent
 }
 
 func newWorld(t *testing.T, state string) *world {
@@ -79,12 +81,23 @@ func newWorld(t *testing.T, state string) *world {
 			w.asked = append(w.asked, d.Address)
 			return nil
 		},
+		Sender: Sender{Most: 1 << 20, Send: func(_ context.Context, _ account.Principal, m Outgoing) (Sent, error) {
+			w.sent = append(w.sent, m)
+			return w.result, nil
+		}},
 	})
 	return w
 }
 
 // as sends a request with a token, and returns the status and the body of the answer.
 func (w *world) as(token, method, path, body string) (int, string) {
+	w.t.Helper()
+	out := w.request(token, method, path, body)
+	return out.Code, strings.TrimSpace(out.Body.String())
+}
+
+// request is as with the whole answer.
+func (w *world) request(token, method, path, body string) *httptest.ResponseRecorder {
 	w.t.Helper()
 	var reader io.Reader
 	if body != "" {
@@ -108,7 +121,7 @@ func (w *world) as(token, method, path, body string) (int, string) {
 	if out.Code >= 400 && out.Code < 500 && out.Header().Get("X-Should-Retry") != "false" {
 		w.t.Errorf("%s %s: %d, which clients may repeat", method, path, out.Code)
 	}
-	return out.Code, strings.TrimSpace(out.Body.String())
+	return out
 }
 
 // do sends a request with the token of the configuration.

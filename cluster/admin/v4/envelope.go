@@ -20,6 +20,7 @@ const (
 	codeNoZone = 7003  // there is no such zone or account
 	codeMethod = 10405 // the path does not know the method
 	codeBody   = 2032  // the body is no JSON, or not what is wanted
+	codePutOff = 2050  // destinations put a message off, or did not answer
 )
 
 // An Error is what a request is answered with in place of a result.
@@ -28,6 +29,7 @@ type Error struct {
 	Code    int
 	Message string
 	Pointer string // to the wrong value of the body, as JSON pointers are written; "" for none
+	Final   bool   // clients are not to repeat the request by themselves
 }
 
 // Error returns the message.
@@ -95,13 +97,14 @@ type envelope struct {
 
 // write writes the answer of a handler, or its error.
 func write(w http.ResponseWriter, a answer, err error) {
+	final := err != nil
 	status, e := http.StatusOK, envelope{
 		Success: err == nil, Errors: []message{}, Messages: append([]message{}, a.messages...), Result: a.result,
 		Info: a.info,
 	}
 	if err != nil {
 		wrong := errorOf(err)
-		status = wrong.Status
+		status, final = wrong.Status, wrong.Final || wrong.Status < http.StatusInternalServerError
 		e.Result, e.Info = nil, nil
 		line := message{Code: wrong.Code, Message: wrong.Message}
 		if wrong.Pointer != "" {
@@ -113,7 +116,7 @@ func write(w http.ResponseWriter, a answer, err error) {
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	if err != nil && status < http.StatusInternalServerError {
+	if final {
 		h.Set("X-Should-Retry", "false") // 429 among others: a client that repeats by itself makes it worse
 	}
 	w.WriteHeader(status)
@@ -170,8 +173,11 @@ func (c *call) number(key string, otherwise int) (int, error) {
 }
 
 // body reads the body of a call into v, if there is one: an absent body is as {}.
-func (c *call) body(v any) error {
-	text, err := io.ReadAll(http.MaxBytesReader(nil, c.Body, maxBody))
+func (c *call) body(v any) error { return c.bodyOf(v, maxBody) }
+
+// bodyOf is body for one of more octets.
+func (c *call) bodyOf(v any, most int64) error {
+	text, err := io.ReadAll(http.MaxBytesReader(nil, c.Body, most))
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):

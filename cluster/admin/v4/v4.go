@@ -46,6 +46,7 @@ type Config struct {
 	Records func(domain string) ([]Record, error)
 	// Ask has the owner of a destination asked whether it is his. It does not wait for the answer, nor for the letter.
 	Ask func(ctx context.Context, p account.Principal, d account.Destination) error
+	Sender
 }
 
 // An API answers requests. It is safe for concurrent use.
@@ -61,6 +62,7 @@ func New(cfg Config) admin.Surface {
 	a.handleZones()
 	a.handleRules()
 	a.handleAddresses()
+	a.handleSends()
 	return admin.Surface{Path: Prefix + "/", Handler: a, Refuse: refuse}
 }
 
@@ -75,6 +77,8 @@ type call struct {
 	who   account.Principal
 	query url.Values
 	rules []account.Rule // that are there for the one who asks
+
+	control *http.ResponseController // of the connection
 }
 
 // An answer is what a handler returns: a result, the numbers of its page if it is a list, and what its reader is to
@@ -117,7 +121,7 @@ func (a *API) handle(path string, methods map[string]handler) {
 			return
 		}
 		c := r.Context().Value(callKey{}).(*call)
-		c.Request = r
+		c.Request, c.control = r, http.NewResponseController(w)
 		out, err := answers(c)
 		write(w, out, err)
 	})
