@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/egress/dns"
+	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/loadtest/extern"
 	"github.com/millrace/millrace/router/mail"
@@ -81,17 +83,25 @@ type world struct {
 	host *smtptest.Server
 	dns  *extern.Signed
 	text strings.Replacer
+
+	resumed atomic.Int32 // handshakes in which the host took up a TLS session of before
 }
 
 // start starts them. The host shows the certificate that OWN is of, or offers no TLS.
 func start(t *testing.T, secure bool) *world {
 	t.Helper()
 	shown := smtptest.NewCA().Certificate("other.test")
+	w := new(world)
 	var b smtptest.Behaviour
 	if secure {
-		b.TLS = &tls.Config{Certificates: []tls.Certificate{shown}}
+		b.TLS = &tls.Config{Certificates: []tls.Certificate{shown}, VerifyConnection: func(s tls.ConnectionState) error {
+			if s.DidResume {
+				w.resumed.Add(1)
+			}
+			return nil
+		}}
 	}
-	w := &world{host: smtptest.Start(t, b)}
+	w.host = smtptest.Start(t, b)
 	_, port, _ := net.SplitHostPort(w.host.Addr())
 	own := sha256.Sum256(shown.Leaf.RawSubjectPublicKeyInfo)
 	w.text = *strings.NewReplacer("{PORT}", port, "{OWN}", hex.EncodeToString(own[:]), "{OTHER}",
@@ -105,7 +115,8 @@ func start(t *testing.T, secure bool) *world {
 	return w
 }
 
-// relay returns a relay that asks the name servers, and trusts what they say of signatures or not.
+// relay returns a relay that asks the name servers, and trusts what they say of signatures or not. Each message has a
+// session of its own.
 func (w *world) relay(t *testing.T, trust bool) *egress.Relay {
 	t.Helper()
 	resolver, err := dns.New(dns.Config{Servers: []string{w.dns.Addr}, TrustAD: trust})
@@ -116,7 +127,13 @@ func (w *world) relay(t *testing.T, trust bool) *egress.Relay {
 	_, port, _ := net.SplitHostPort(w.host.Addr())
 	var n uint16
 	fmt.Sscan(port, &n)
-	r, err := egress.NewRelay(egress.Config{Helo: "relay.test", Port: n, Resolver: resolver, AllowPrivate: true})
+	alone, err := mx.ParseProviders("test", "limits * connections=20 messages=1 idle=30s age=10m\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := egress.NewRelay(egress.Config{
+		Helo: "relay.test", Port: n, Resolver: resolver, AllowPrivate: true, Providers: alone,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,14 +210,24 @@ func TestDANE(t *testing.T) {
 			t.Errorf("%s, no TLS: got %s, want %s", c.domain, got, c.clear)
 		}
 	}
-	// The record that named the certificate is withdrawn.
+	// A TLS session is resumed, and so it is when the record that named the certificate is withdrawn: what it showed then
+	// is not what is asked for now.
+	for _, domain := range []string{"rotating.dane.test", "valid.dane.test"} {
+		before := secure.resumed.Load()
+		got, session := send(t, trusting, domain)
+		if got != taken || session.Kind != mail.SessionResumed || secure.resumed.Load() == before {
+			t.Fatalf("%s, before the rotation: got %s in a session that is %s", domain, got, session.Kind)
+		}
+	}
 	text := strings.Replace(zones[0].Text, "_{PORT}._tcp.mx.rotating TLSA 3 1 1 {OWN}\n", "", 1)
 	text = strings.Replace(text, "SOA ns h 1 ", "SOA ns h 2 ", 1)
 	secure.dns.Change(t, "dane.test", secure.text.Replace(text))
-	if got, _ := send(t, trusting, "rotating.dane.test"); got != put {
-		t.Errorf("behind the rotation: got %s", got)
+	before := secure.resumed.Load()
+	if got, _ := send(t, trusting, "rotating.dane.test"); got != put || secure.resumed.Load() == before {
+		t.Errorf("behind the rotation: got %s, and %d sessions were resumed", got, secure.resumed.Load()-before)
 	}
-	if got, _ := send(t, trusting, "valid.dane.test"); got != taken {
-		t.Errorf("beside the rotation: got %s", got)
+	got, session := send(t, trusting, "valid.dane.test")
+	if got != taken || session.Kind != mail.SessionResumed {
+		t.Errorf("beside the rotation: got %s in a session that is %s", got, session.Kind)
 	}
 }
