@@ -184,6 +184,7 @@ func wholeEvent() mail.Event {
 		},
 		Legs: []mail.Leg{{
 			NextHop: far, Site: "far", Node: "n2", Reverse: mail.Path{Local: "SRS0=x", Domain: "srs.example"},
+			Sealed: mail.Sealed{Wanted: "auto: arc=none", Signed: "arc", Unsigned: "streamed"},
 			Tried: []mail.Try{{
 				Host: "mx1.far.example", Addr: netip.MustParseAddrPort("192.0.2.9:25"), Cause: "connect: refused",
 				Took:   time.Millisecond,
@@ -230,7 +231,8 @@ func TestJournal_Line(t *testing.T) {
 		`"addr":"[2001:db8::2]:25","family":"ipv6","source":"2001:db8::1","tls":"TLS 1.3",` +
 		`"cipher":"TLS_AES_128_GCM_SHA256","key_exchange":"X25519","verified":true,"tls_policy":"tlsa",` +
 		`"tls_result":"tlsa-invalid","session":"resumed",` +
-		`"reverse":"SRS0=x@srs.example","wait":2.000}]}` + "\n"
+		`"reverse":"SRS0=x@srs.example","seal":"auto: arc=none","signed":"arc",` +
+		`"unsigned":"streamed","wait":2.000}]}` + "\n"
 	if line != want {
 		t.Errorf("got  %swant %s", line, want)
 	}

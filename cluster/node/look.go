@@ -148,6 +148,9 @@ func (l *lookout) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction,
 	at := sighted{hop: d.NextHop}
 	var sight egress.Sight
 	sight, at.err = l.sees.Look(ctx, d)
+	if d.Leg != nil {
+		d.Leg.Site = sight.Site // what is signed depends on it
+	}
 	d.Settle(ctx)
 	at.way = wayOf(sight, &d)
 	l.mu.Lock()

@@ -79,10 +79,14 @@ func (m *Messages) WhyUnsealed(route *mail.Route) string {
 func (m *Messages) wants(r *Recipient, trusted bool) (auth.Want, string) {
 	route := &r.Route
 	switch {
-	case route.Action == mail.Drop || !m.maySign(route):
+	case route.Action == mail.Drop || m.cfg.Auth == nil || !m.cfg.Auth.MaySign():
 		return auth.WantNone, ""
+	case route.Policy.Seal == mail.SealNever:
+		return auth.WantNone, "never"
 	case route.Policy.Seal == mail.SealAlways:
 		return auth.WantAll, "always"
+	case route.NextHop.Transport != mail.MX:
+		return auth.WantNone, "auto: its next hop is fixed"
 	case trusted:
 		return auth.WantAll, "auto: its way begins here"
 	case m.cfg.ARC == nil || r.Site == "":

@@ -94,12 +94,13 @@ func start(t *testing.T, secure bool) *world {
 	w := new(world)
 	var b smtptest.Behaviour
 	if secure {
-		b.TLS = &tls.Config{Certificates: []tls.Certificate{shown}, VerifyConnection: func(s tls.ConnectionState) error {
+		b.TLS = &tls.Config{Certificates: []tls.Certificate{shown}}
+		b.TLS.VerifyConnection = func(s tls.ConnectionState) error {
 			if s.DidResume {
 				w.resumed.Add(1)
 			}
 			return nil
-		}}
+		}
 	}
 	w.host = smtptest.Start(t, b)
 	_, port, _ := net.SplitHostPort(w.host.Addr())
@@ -210,8 +211,8 @@ func TestDANE(t *testing.T) {
 			t.Errorf("%s, no TLS: got %s, want %s", c.domain, got, c.clear)
 		}
 	}
-	// A TLS session is resumed, and so it is when the record that named the certificate is withdrawn: what it showed then
-	// is not what is asked for now.
+	// A TLS session is resumed, and so it is when the record that named the certificate is withdrawn: what it showed
+	// then is not what is asked for now.
 	for _, domain := range []string{"rotating.dane.test", "valid.dane.test"} {
 		before := secure.resumed.Load()
 		got, session := send(t, trusting, domain)
