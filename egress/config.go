@@ -167,6 +167,8 @@ type Trust struct {
 	Fetch func(context.Context, hook.Request) (hook.Response, error)
 	Load  func(ctx context.Context, domain string) (policy string, ok bool)
 	Save  func(ctx context.Context, domain, policy string, ttl time.Duration)
+	// Report is told of sessions for reports on their TLS; see dial.Config. nil disables it.
+	Report func(mail.TLSSession)
 }
 
 // Limits bound what a message may take.

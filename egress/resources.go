@@ -89,7 +89,8 @@ func newResources(cfg Config) (*resources, error) {
 		dialer: dial.New(dial.Config{
 			Helo: cfg.Helo, Finder: finder, Marks: marks, Sources: cfg.Sources, Family: cfg.Family, Client: cfg.Client,
 			MinTLS: cfg.MinTLS, Connect: cfg.Connect, Helos: cfg.Helos, Certificate: cfg.Certificate,
-			Us: smtpclient.Identity{Addrs: unmapped(cfg.Addresses), SRS: cfg.SRSDomain},
+			Us:     smtpclient.Identity{Addrs: unmapped(cfg.Addresses), SRS: cfg.SRSDomain},
+			Report: cfg.Report,
 		}),
 		feedback: feedback.New(cfg.Reactions, cfg.Now),
 		marks:    marks,

@@ -43,6 +43,7 @@ func (s *Server) operations() []operation {
 		{"POST", "/api/v1/cluster/drain", s.operate(account.Operator, s.drain)},
 		{"POST", "/api/v1/check/{what}", s.operate(account.Operator, s.check)},
 		{"POST", "/api/v1/explain", s.operate(account.Operator, s.explain)},
+		{"GET", "/api/v1/reports/{kind}/{domain}", s.operate(account.ReadOnly, reported(s.cfg.Report))},
 		{"GET", "/api/v1/log", s.authorized(reading(s.cfg.Log), refuseAPI)},
 		{"GET", "/api/v1/log/senders", s.authorized(reading(s.cfg.Senders), refuseAPI)},
 		{"GET", "/api/v1/openapi.yaml", s.authorized(http.HandlerFunc(describe), refuseAPI)},

@@ -63,6 +63,7 @@ func startAPI(t *testing.T, state string) *api {
 			return errors.New("no letter can be sent there")
 		},
 		Check:   func(context.Context, string, []byte) (any, error) { return map[string]any{}, nil },
+		Report:  func(context.Context, string, string, string) (any, error) { return map[string]any{}, nil },
 		Log:     func(context.Context, url.Values) (any, error) { return map[string]any{}, nil },
 		Senders: func(context.Context, url.Values) (any, error) { return map[string]any{}, nil },
 		Explain: func(context.Context, []byte) (int, any) { return 200, map[string]any{} }, MaxQuestion: 1 << 10,

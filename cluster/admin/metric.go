@@ -42,6 +42,8 @@ type counted struct {
 	posts  counts[postKey]
 	logins counts[string] // of users, by result
 
+	reports counts[reportKey] // to domains, by kind and result
+
 	filters  map[string]bool // the content filters by name; not changed once events are counted
 	filtered counts[filterKey]
 	changes  counts[changeKey]
@@ -92,6 +94,11 @@ func (k eventKey) labels() []attribute.KeyValue {
 
 // A postKey is what posts of events are counted by.
 type postKey struct{ receiver, result string }
+
+// A reportKey is what reports to domains are counted by.
+type reportKey struct{ kind, result string }
+
+func (k reportKey) labels() []attribute.KeyValue { return is("kind", k.kind, "result", k.result) }
 
 func (k postKey) labels() []attribute.KeyValue { return is("receiver", k.receiver, "result", k.result) }
 
@@ -185,6 +192,10 @@ func (m *Metrics) begin() {
 			m.deliveries.of(deliveryKey{session, tls, unverified})
 		}
 	}
+	for _, result := range []string{"sent", "put_off", "refused", "given_up", "not_authorised"} {
+		m.reports.of(reportKey{"tls", result})
+		m.reports.of(reportKey{"dmarc", result})
+	}
 	for _, result := range []string{"done", "failed", "limited", "busy"} {
 		m.logins.of(result)
 	}
@@ -236,6 +247,8 @@ func (m *Metrics) showCounts(of meter) {
 	of.counters("millrace_filter_changes_total",
 		"Changes of a message that content filters asked for and that were not made, by filter and kind.",
 		m.changes.showAll(changeKey.labels))
+	of.counters("millrace_reports_total", "Reports to domains, by kind and what became of an attempt.",
+		m.reports.showAll(reportKey.labels))
 	of.counters("millrace_logins_total", "Logins of users, by what they came to.", m.logins.showAll(labelled("result")))
 }
 
@@ -311,6 +324,9 @@ func (m *Metrics) BeginFilters(names ...string) {
 
 // CountPost counts an event for a receiver by what came of it. It is safe for concurrent use.
 func (m *Metrics) CountPost(receiver, result string) { m.posts.of(postKey{receiver, result}).Add(1) }
+
+// CountReport counts a report to a domain by its kind and what became of it. It is safe for concurrent use.
+func (m *Metrics) CountReport(kind, result string) { m.reports.of(reportKey{kind, result}).Add(1) }
 
 // CountLogin counts a login of a user by what it came to. It is safe for concurrent use.
 func (m *Metrics) CountLogin(result string) { m.logins.of(result).Add(1) }

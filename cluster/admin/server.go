@@ -61,6 +61,10 @@ type Config struct {
 	// pages.
 	Check func(ctx context.Context, what string, body []byte) (answer any, err error)
 
+	// Report answers GET /api/v1/reports/ and the kind and the domain of a report, about a day of UTC, "" for the
+	// present one; nil: 404.
+	Report func(ctx context.Context, kind, domain, day string) (answer any, err error)
+
 	// Log answers GET /api/v1/log, and Senders GET /api/v1/log/senders.
 	Log, Senders Reading
 

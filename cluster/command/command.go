@@ -42,6 +42,7 @@ type verbs struct {
 	Explain explainVerb `cmd:"" help:"${explain}"`
 	Config  configVerbs `cmd:"" help:"Settings in force."`
 	Rules   rulesVerbs  `cmd:"" help:"Rules in force."`
+	Report  reportVerbs `cmd:"" help:"Reports on TLS and DMARC, as domains get them."`
 	movingVerbs
 	Dev        devVerb        `cmd:"" help:"${dev}"`
 	DNS        dnsVerbs       `cmd:"" name:"dns" help:"What the DNS says of a domain, and is to say."`

@@ -53,6 +53,12 @@ func helpTexts() kong.Vars {
 		"config_effective": "Print what the file leaves out as well, with its default.",
 		"rules_show": "Print the rules that a node with this configuration runs, with their version and origin: with " +
 			"Redis those that the nodes share, else the files. Nothing is changed.",
+		"report_tls": "Print the report on the TLS of sessions with a domain's hosts that the domain would get " +
+			"(TLS-RPT), and who reads it. Nothing is sent.",
+		"report_dmarc": "Print the report on messages that bear a domain's name that the domain would get (DMARC), " +
+			"and who reads it. Nothing is sent.",
+		"report_domain": "The domain: of recipients, or that of a DMARC record.",
+		"report_day":    "The day of UTC, 2006-01-02: the present one, which is the default, or the one before it.",
 		"dev": "Run a node, a name server and destinations of every mood in one process, and show " +
 			"what happens.",
 		"cluster_init": "Make the files that the nodes of a cluster need: a gossip key, an authority, and a" +

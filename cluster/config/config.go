@@ -47,6 +47,7 @@ type Config struct {
 	Events     *Events     `yaml:"events"`
 	Doctor     *Doctor     `yaml:"doctor"`
 	Activity   *Activity   `yaml:"activity"`
+	Reports    *Reports    `yaml:"reports"`
 
 	// Rules is the text of the rules. Unless it is empty, it replaces the files of Routes, and Routes is its name.
 	Rules string `yaml:"-"`

@@ -65,6 +65,9 @@ func (v *validator) sections(c *Config) {
 	if c.Activity != nil {
 		v.activity(c.Activity)
 	}
+	if c.Reports != nil {
+		v.reports(c)
+	}
 	if d := c.Doctor; d != nil {
 		if time.Duration(d.Interval) < leastInterval {
 			v.add("doctor.interval", fmt.Sprintf("%s is less than %s: the DNS is asked some fifty questions each time",

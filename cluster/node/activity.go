@@ -354,6 +354,9 @@ func (n shown) answerPeer(ctx context.Context, question []byte) []byte {
 	if answer, ok := n.answerLive(question); ok {
 		return answer
 	}
+	if answer, ok := n.memory.reports.answerPeer(question); ok {
+		return answer
+	}
 	if answer, ok := n.public.answerPeer(question); ok {
 		return answer
 	}

@@ -252,7 +252,7 @@ func interfaceAddrs() (out []netip.Addr) {
 func (p *parts) makeAuthenticator(h hooks) error {
 	cfg := auth.Config{
 		AuthservID: p.cfg.AuthservID, Resolver: p.resolver.Plain(), Lists: p.cfg.DMARC.Lists,
-		Hosted: p.files.rules.Hosted,
+		Hosted: p.files.rules.Hosted, Reports: p.cfg.Reports != nil,
 	}
 	if p.cfg.ARC != nil {
 		cfg.Sealers = p.cfg.ARC.Trust

@@ -67,6 +67,7 @@ type Node struct {
 type remembered struct {
 	learning *learning    // nil: no client is scored
 	ledger   *once.Ledger // nil: a message that comes again is delivered again
+	reports  *reporting   // nil: the configuration has no section reports
 }
 
 // watches are what looks at the DNS for a running node.
@@ -153,6 +154,9 @@ func (n *Node) start() error {
 		confine(n.cfg, n.log, n.opts.Stderr)
 	}
 	n.cleanups.add("quiet", startQuiet())
+	if n.memory.reports = newReporting(n); n.memory.reports != nil {
+		n.events.reports = n.memory.reports.nodes.Counts
+	}
 	if n.cfg.Events != nil {
 		n.events.teller = startTeller(n.parts, n.metrics, n.log)
 		n.cleanups.add("receivers of events", n.events.teller.close)
@@ -195,6 +199,9 @@ func (n *Node) start() error {
 	// The admin server starts after what its metrics read, and before clients can connect, so that it answers until the
 	// last client of a drain has gone.
 	if err := n.startAccount(); err != nil {
+		return err
+	}
+	if err := n.startReports(); err != nil {
 		return err
 	}
 	if err := n.startAdmin(); err != nil {
@@ -262,6 +269,9 @@ func (n *Node) startRelay() error {
 	cfg := n.parts.egress
 	n.members.connectCluster(&cfg)
 	cfg.Emit = n.events.Emit
+	if n.memory.reports != nil {
+		cfg.Report = n.events.reports.Session
+	}
 	cfg.Connect = n.sockets().connect
 	err := n.memory.startLedger(n.parts, n.events.Emit, &n.cleanups)
 	if err != nil {
@@ -329,8 +339,8 @@ func (n *Node) startAdmin() error {
 		TLSAddr: n.cfg.Admin.TLSAddr, TLS: n.parts.files.certificate.users,
 		Metrics: n.metrics, Pages: board,
 		Ready: shown{n}.checks(), Cluster: shown{n}.clusterStatus, Drain: n.drain.ask,
-		Check: shown{n}.checker().answerAPI,
-		Log:   shown{n}.reading(shown{n}.findActivity), Senders: shown{n}.reading(shown{n}.findSenders),
+		Check: shown{n}.checker().answerAPI, Report: n.memory.reports.answers(),
+		Log: shown{n}.reading(shown{n}.findActivity), Senders: shown{n}.reading(shown{n}.findSenders),
 		Explain: newOracle(n).answer, ExplainWithin: n.cfg.ExplainBudget(true),
 		MaxQuestion: int64(n.cfg.Limits.MessageSize)*3/2 + 64<<10, // base 64
 		Surfaces:    []admin.Surface{clients},

@@ -26,8 +26,11 @@ type ownMail struct {
 	done   sync.WaitGroup
 }
 
-// startOwnMail makes what carries the node's own mail.
+// startOwnMail makes what carries the node's own mail, unless it is there.
 func (n *Node) startOwnMail() error {
+	if n.listeners.own != nil {
+		return nil
+	}
 	l := &config.Listener{
 		Addr: "own mail", Relay: "trusted", Networks: []config.Network{{Prefix: netip.PrefixFrom(ownAddr.Addr(), 32)}},
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/public"
+	"github.com/millrace/millrace/cluster/report"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -30,6 +31,7 @@ type queue struct {
 	metrics  *admin.Metrics
 	teller   *teller          // nil: no receiver is told of events; set before the first one
 	refusals *public.Refusals // nil: none are remembered; set before the first event
+	reports  *report.Counts   // nil: nothing is counted for reports; set before the first event
 	least    slog.Level       // events below it are counted alone; set before the first one
 	filled   chan struct{}    // holds one token while events may be waiting
 	mu       sync.Mutex
@@ -80,6 +82,7 @@ func (q *queue) Emit(e mail.Event) {
 	q.metrics.See(&e)
 	q.teller.offer(&e)
 	q.refusals.See(&e)
+	q.reports.See(&e)
 	if level(&e) < q.least {
 		return
 	}

@@ -59,8 +59,9 @@ func startReceiver(t *testing.T, secret string) (addr string, lines <-chan strin
 	return addr, logged
 }
 
-const report = "From: fbl@isp.example\r\nContent-Type: multipart/report; report-type=feedback-report; boundary=b\r\n" +
-	"\r\n--b\r\nContent-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\nVersion: 1\r\n" +
+const abuseReport = "From: fbl@isp.example\r\n" +
+	"Content-Type: multipart/report; report-type=feedback-report; boundary=b\r\n\r\n--b\r\n" +
+	"Content-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\nVersion: 1\r\n" +
 	"Original-Rcpt-To: <info@example.com>\r\n--b--\r\n"
 
 // TestTeller: the example of a receiver takes what a node posts, one event for each recipient, once.
@@ -95,7 +96,7 @@ func TestTeller(t *testing.T) {
 	c.say("MAIL FROM:<>", 250)
 	c.say("RCPT TO:<fbl@example.com>", 250)
 	c.say("DATA", 354)
-	c.say(report+".", 250)
+	c.say(abuseReport+".", 250)
 	c.say("MAIL FROM:<alice@sender.example>", 250)
 	c.say("RCPT TO:<late@example.com>", 250)
 	c.say("RSET", 250)

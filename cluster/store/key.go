@@ -33,6 +33,7 @@ const (
 	kindMark       = "m"
 	kindLedger     = "o"
 	kindTLSPolicy  = "t"
+	kindShelf      = "s"
 )
 
 // key returns the key of a kind in a group.

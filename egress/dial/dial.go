@@ -48,6 +48,9 @@ type Config struct {
 	MinTLS  uint16 // the oldest version of TLS; 0: TLS 1.0 where it is opportunistic, and TLS 1.2 where it is demanded
 	// Certificate returns what we show to a host that the administrator wrote down, nil for none. nil shows none.
 	Certificate func(host string) *tls.Certificate
+	// Report is told of each session with an MX host, and of each that did not come about for its TLS, but for those
+	// whose sender waives what the destination asks for. It must not block. nil disables it.
+	Report func(mail.TLSSession)
 }
 
 // A Dialer opens sessions. All methods are safe for concurrent use.

@@ -155,10 +155,26 @@ func (t *attempt) took(opened *client) Conn {
 	requireTLS := ext.Has(smtpclient.RequireTLS)
 	t.cfg.Marks.Took(t.Spot, t.first)
 	t.cfg.Marks.Opened(t.Spot)
+	t.tellOpened(opened)
 	return Conn{
 		Client: opened, Host: t.Host, Addr: t.Addr, Source: t.source(t.walk.target.Site, t.Addr),
 		Others: t.met + t.behind - 1, Tried: t.tried, Trust: t.demand.Shown(requireTLS),
 	}
+}
+
+// tellOpened tells Config.Report of the session. Where it went on in clear because TLS had failed, that was told.
+func (t *attempt) tellOpened(opened *client) {
+	report := opened.Taken().Report
+	switch {
+	case opened.TLS() != "":
+	case t.fellBack:
+		return
+	case t.hello == clear || t.hello == old:
+		report.Result = mail.TLSFailed
+	default:
+		report.Result = mail.TLSNotOffered
+	}
+	t.tell(t.Spot, report)
 }
 
 // isHasty reports whether err is a time-out of ours that says nothing of the host's TLS.

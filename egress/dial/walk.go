@@ -180,11 +180,28 @@ func (w *walk) isOfDemand(host string, err error) bool {
 // note notes why a host or an address could not be used, after so long.
 func (w *walk) note(s feedback.Spot, err error, took time.Duration) {
 	w.failed = append(w.failed, err)
-	if leg := w.target.Leg; leg != nil {
-		leg.Try(mail.Try{
-			Host: s.Host, Addr: s.AddrPort(), Cause: causeOf(err), Took: took, Report: w.reportOn(s.Host, err),
-		})
+	if w.target.Leg == nil && w.cfg.Report == nil {
+		return
 	}
+	report := w.reportOn(s.Host, err)
+	if leg := w.target.Leg; leg != nil {
+		leg.Try(mail.Try{Host: s.Host, Addr: s.AddrPort(), Cause: causeOf(err), Took: took, Report: report})
+	}
+	if report.Result != mail.TLSWorked {
+		w.tell(s, report)
+	}
+}
+
+// tell tells Config.Report of a session with a host, or of one that did not come about.
+func (w *walk) tell(s feedback.Spot, report mail.TLSReport) {
+	t := w.target
+	if w.cfg.Report == nil || t.Transport != mail.MX || t.Demands.Waived || t.TLS == smtpclient.None {
+		return
+	}
+	w.cfg.Report(mail.TLSSession{
+		Domain: t.Of.Recipient, Host: s.Host, Addr: s.Addr, Source: w.source(t.Site, s.Addr),
+		Terms: t.Demands.Policy.Terms(), TLSReport: report,
+	})
 }
 
 // reportOn returns what a report is to say of an error of a host: what went wrong with its TLS, or with its policy.

@@ -55,6 +55,14 @@ type Policy struct {
 	until  time.Time // when one of hosts is to be looked up again
 }
 
+// Terms returns the text of the domain's policy of MTA-STS, "" without one.
+func (p *Policy) Terms() string {
+	if p == nil || p.entry == nil || p.entry.policy == nil {
+		return ""
+	}
+	return p.entry.text
+}
+
 // Of returns what a domain asks for whose mail the hosts of a Set take.
 func (p *Policies) Of(ctx context.Context, domain string, set *mx.Set) *Policy {
 	domain = strings.ToLower(strings.TrimSuffix(domain, "."))

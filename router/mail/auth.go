@@ -19,10 +19,35 @@ type Auth struct {
 	// is how many more there are.
 	Signers    []Signer
 	Unverified int
+	// Report is what a report to the author's domain says of the message (RFC 9990); nil unless this node makes
+	// reports and the domain asks for them.
+	Report *Evaluation
 }
 
-// A Signer is the domain of a DKIM signature (d=), "" if it could not be read, and its result.
-type Signer struct{ Domain, Result string }
+// A Signer is the domain of a DKIM signature (d=), "" if it could not be read, its result, and its selector.
+type Signer struct{ Domain, Result, Selector string }
+
+// An Evaluation is the evaluation by DMARC of one message as a report tells it. Domains are in lower case and as
+// A-labels.
+type Evaluation struct {
+	Domain    string       // of the policy record
+	Policy    *DMARCPolicy // not changed
+	Author    string       // domain
+	SPF, DKIM bool         // an identifier of the mechanism passed and is aligned
+	Asked     string       // what the domain asks for: none, quarantine or reject
+}
+
+// A DMARCPolicy is a policy record as a report repeats it: the values of its tags, "" for those that it has not.
+type DMARCPolicy struct {
+	P       string `json:"p"`
+	SP      string `json:"sp,omitempty"`
+	NP      string `json:"np,omitempty"`
+	ADKIM   string `json:"adkim,omitempty"`
+	ASPF    string `json:"aspf,omitempty"`
+	FO      string `json:"fo,omitempty"`
+	Testing bool   `json:"testing,omitempty"`
+	RUA     string `json:"rua"` // where reports go
+}
 
 // String returns the results, such as "spf=pass dkim=pass dmarc=fail arc=none (allow list)", and "" for a nil Auth.
 func (a *Auth) String() string {

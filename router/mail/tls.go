@@ -1,5 +1,7 @@
 package mail
 
+import "net/netip"
+
 // A TLSPolicy says whose policy decided what TLS a host had to show (RFC 8460 section 4.2).
 type TLSPolicy uint8
 
@@ -46,6 +48,15 @@ func (r TLSResult) String() string {
 type TLSReport struct {
 	Policy TLSPolicy
 	Result TLSResult
+}
+
+// A TLSSession is a session with an MX host of a domain that was opened, or did not come about, as a report tells it.
+type TLSSession struct {
+	Domain       string // of the recipient that it was opened for
+	Host         string
+	Addr, Source netip.Addr // of the host, and ours; zero if they are not known
+	Terms        string     // the text of the policy of MTA-STS, "" without one
+	TLSReport
 }
 
 // A TLSDemand is what a Delivery says of TLS besides Params.RequireTLS. It is for the relay and its peers.

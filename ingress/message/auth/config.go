@@ -32,6 +32,8 @@ type Config struct {
 	// Hosted reports whether a domain, in lower case and as A-labels, is hosted here: a From field that mentions it is
 	// judged by it as well, unless its author passes. nil hosts none.
 	Hosted func(domain string) bool
+	// Reports says that decisions are to have what a report tells of a message (mail.Auth.Report).
+	Reports bool
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"slices"
+	"strings"
 
 	"github.com/millrace/millrace/ingress/message/auth/arc"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
@@ -66,6 +68,9 @@ func (m *Message) Finish(ctx context.Context) *Decision {
 	d.DKIM, d.Signers, d.Unverified = e.bestResult(), e.signers(), m.body.Unverified()
 	if e.wantsDMARC() {
 		d.DMARC, d.Policy = j.dmarc.Result.String(), j.dmarc.Policy
+		if m.a.cfg.Reports {
+			d.Report = e.report(&j.dmarc)
+		}
 	}
 	// Without a cause it is the body that was not compared.
 	if m.wantsARC() && (m.arc.CV != arc.TempError || m.arc.Cause != nil) {
@@ -145,7 +150,23 @@ func (e *evidence) signers() []mail.Signer {
 	}
 	signers := make([]mail.Signer, len(e.signatures))
 	for i := range signers {
-		signers[i] = mail.Signer{Domain: e.signatures[i].Domain, Result: e.result(i).String()}
+		s := &e.signatures[i]
+		signers[i] = mail.Signer{Domain: s.Domain, Result: e.result(i).String(), Selector: s.Selector}
 	}
 	return signers
+}
+
+// report returns what a report tells of the message, nil unless the domain of its policy record asks for reports. A
+// message that is judged by a domain which its From field only mentions is none of that domain's.
+func (e *evidence) report(r *dmarc.Result) *mail.Evaluation {
+	if r.Published == nil || r.Published.RUA == "" || !slices.Contains(e.authors.Domains, r.Author) {
+		return nil
+	}
+	if r.Result != dmarc.Pass && r.Result != dmarc.Fail {
+		return nil
+	}
+	return &mail.Evaluation{
+		Domain: r.PolicyDomain, Policy: r.Published, Author: r.Author, Asked: r.Disposition.String(),
+		SPF: strings.Contains(r.Aligned, "spf"), DKIM: strings.Contains(r.Aligned, "dkim"),
+	}
 }

@@ -107,10 +107,11 @@ type Result struct {
 	Requested Disposition // what that tag asks for, before t=
 	Testing   bool        // t=y
 	// Percent is pct= of RFC 7489, 100 without it. It is obsolete (RFC 9989 appendix A.6) and changes nothing.
-	Percent int
-	Aligned string // the mechanisms that are aligned: "spf", "dkim" or "spf dkim"
-	Reason  string // why, as printable ASCII without any word of the message or of a record
-	Cause   error  // for the administrator; may be nil
+	Percent   int
+	Published *mail.DMARCPolicy // the policy record; nil without one
+	Aligned   string            // the mechanisms that are aligned: "spf", "dkim" or "spf dkim"
+	Reason    string            // why, as printable ASCII without any word of the message or of a record
+	Cause     error             // for the administrator; may be nil
 }
 
 // Stricter reports whether r asks for more than other.
@@ -346,6 +347,7 @@ func (l *Lookup) evaluate(ctx context.Context, a *author, ids []identifier) Resu
 	}
 	r.PolicyDomain, r.Policy, r.Tag = p.domain, p.record.policy.String(), p.tag
 	r.Requested, r.Testing, r.Percent = p.requested, p.record.testing, p.record.percent
+	r.Published = &p.record.published
 	if !p.record.applies {
 		r.Policy, r.Reason = "", reasonNoPolicy
 		return r
@@ -390,6 +392,14 @@ func (l *Lookup) evaluate(ctx context.Context, a *author, ids []identifier) Resu
 		r.Result, r.Disposition, r.Reason = Fail, asked, reasonUnaligned
 	}
 	return r
+}
+
+// Organization returns the organizational domain of a domain (RFC 9989 section 4.10.2), by a tree walk of its own.
+func (e *Evaluator) Organization(ctx context.Context, name string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.timeout)
+	defer cancel()
+	org, _ := (&Lookup{evaluator: e}).climb(ctx, spf.Canonical(name))
+	return org.domain, org.err
 }
 
 // undiscovered returns the result if the policy record cannot be had now. RFC 9989 section 5.3.6 forbids both pass and

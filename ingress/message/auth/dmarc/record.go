@@ -4,9 +4,11 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/millrace/millrace/router/mail"
 )
 
-// A record is a DMARC policy record (RFC 9989 section 4.7), without the tags for reports.
+// A record is a DMARC policy record (RFC 9989 section 4.7).
 type record struct {
 	policy      Disposition // p=
 	subdomain   optional    // sp=
@@ -19,6 +21,8 @@ type record struct {
 	strictDKIM bool // adkim=s
 	strictSPF  bool // aspf=s
 	psd        byte // 'y', 'n' or 'u'
+	// published is the record as a report repeats it. It has no RUA without a valid address for reports.
+	published mail.DMARCPolicy
 }
 
 // An optional is a Disposition that may be absent.
@@ -90,7 +94,13 @@ func (t *recordReader) take(name, value string) {
 			r.psd = value[0] | 0x20
 		}
 	case "rua":
-		t.reports = hasURI(value)
+		if t.reports = hasURI(value); t.reports {
+			r.published.RUA = value
+		}
+	case "fo":
+		if isFailureOption(value) {
+			r.published.FO = strings.ToLower(value)
+		}
 	case "pct":
 		r.percent = parsePercent(value)
 	}
@@ -105,13 +115,44 @@ func (t *recordReader) finish() *record {
 		r.policy, r.applies = NoAction, t.reports
 		r.subdomain, r.nonExistent = optional{}, optional{}
 	}
+	p := &r.published
+	p.P, p.SP, p.NP, p.Testing = r.policy.String(), r.subdomain.keyword(), r.nonExistent.keyword(), r.testing
+	p.ADKIM, p.ASPF = alignmentMode(r.strictDKIM), alignmentMode(r.strictSPF)
 	return r
 }
 
-// isKnown reports whether a tag is used here. fo, rf, ri and ruf concern reports only.
+// keyword returns the policy's keyword, "" if it is absent.
+func (o optional) keyword() string {
+	if !o.ok {
+		return ""
+	}
+	return o.String()
+}
+
+// alignmentMode returns the value of adkim= and aspf=.
+func alignmentMode(strict bool) string {
+	if strict {
+		return "s"
+	}
+	return "r"
+}
+
+// isFailureOption reports whether a value is one that fo= may have (RFC 9989 section 4.7).
+func isFailureOption(value string) bool {
+	for option := range strings.SplitSeq(value, ":") {
+		switch strings.ToLower(trim(option)) {
+		case "0", "1", "d", "s":
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// isKnown reports whether a tag is used here. rf, ri and ruf concern reports that are not made.
 func isKnown(name string) bool {
 	switch name {
-	case "p", "sp", "np", "adkim", "aspf", "t", "psd", "rua", "pct":
+	case "p", "sp", "np", "adkim", "aspf", "t", "psd", "rua", "fo", "pct":
 		return true
 	}
 	return false

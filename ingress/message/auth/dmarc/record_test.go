@@ -3,6 +3,8 @@ package dmarc
 import (
 	"strings"
 	"testing"
+
+	"github.com/millrace/millrace/router/mail"
 )
 
 // Policy records.
@@ -63,10 +65,30 @@ func TestParseRecord(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, ok := parseRecord(c.text)
+			if ok {
+				got.published = mail.DMARCPolicy{} // see TestParseRecord_Published
+			}
 			if !ok || *got != c.want {
 				t.Errorf("got %v, %+v, want %+v", ok, got, c.want)
 			}
 		})
+	}
+}
+
+// TestParseRecord_Published: a report repeats what counts of a record, with its defaults.
+func TestParseRecord_Published(t *testing.T) {
+	for text, want := range map[string]mail.DMARCPolicy{
+		"v=DMARC1; p=reject; rua=mailto:a@b.c":      {P: "reject", ADKIM: "r", ASPF: "r", RUA: "mailto:a@b.c"},
+		"v=DMARC1; p=reject; rua=a@b.c; fo=x":       {P: "reject", ADKIM: "r", ASPF: "r"},
+		"v=DMARC1; p=x; sp=y; rua=mailto:a@b.c!10m": {P: "none", ADKIM: "r", ASPF: "r", RUA: "mailto:a@b.c!10m"},
+		"v=DMARC1; p=none; sp=reject; np=quarantine; adkim=s; aspf=s; t=y; fo=1:D; rua=mailto:a@b.c,mailto:d@e.f": {
+			P: "none", SP: "reject", NP: "quarantine", ADKIM: "s", ASPF: "s", Testing: true, FO: "1:d",
+			RUA: "mailto:a@b.c,mailto:d@e.f",
+		},
+	} {
+		if r, ok := parseRecord(text); !ok || r.published != want {
+			t.Errorf("%s: got %+v", text, r)
+		}
 	}
 }
 
