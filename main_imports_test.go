@@ -94,6 +94,7 @@ var gateFor = map[string][]string{
 	"golang.org/x/crypto":                        {"ingress/submission"},
 	"golang.org/x/sync":                          {"..."},
 	"golang.org/x/sys":                           {"loadtest/...", "tests"},
+	"golang.org/x/sys/cpu":                       {"ingress/wire"},
 	"github.com/go-analyze/charts":               {"loadtest/..."},
 	"github.com/d--j/go-milter":                  {"tests"},
 	"pgregory.net/rapid":                         {"tests"},

@@ -20,6 +20,7 @@ const (
 // not depend on where these end.
 type scanner struct {
 	plain  bool      // the form is Plain: there is no end of data to find
+	masks  bool      // the processor finds line ends in blocks
 	state  scanState // begins as atStart
 	bare   bool      // a CR without LF or an LF without CR was seen before the end
 	line   int64     // octets of the line begun, without CRLF
@@ -28,16 +29,19 @@ type scanner struct {
 	dots   int64     // dots that open a line, the one of the end of data not counted
 }
 
-func newScanner(plain bool) scanner { return scanner{plain: plain, state: atStart} }
+func newScanner(plain bool) scanner { return scanner{plain: plain, masks: hasMasks, state: atStart} }
 
 // scan walks p, which follows what was scanned before and stands at offset base of its piece. It appends the offset of
 // each dot that opens a line to dots, and returns the number of octets up to the end of data, CRLF.CRLF included, and
 // true; or len(p) and false. After true it must not be called again.
 //
-// In each line it looks for the CR only, and counts the LFs of all lines at once: where there are more LFs than CRLFs,
-// one was bare.
+// Short lines are found in blocks, where the processor can. In each other line it looks for the CR only, and counts the
+// LFs of all these lines at once: where there are more LFs than CRLFs, one was bare.
 func (s *scanner) scan(p []byte, base int, dots []uint32) (n int, end bool, _ []uint32) {
 	i, pairs := 0, 0
+	from, lfs := 0, 0            // where octets begin whose LFs are not counted yet, and the LFs counted
+	blocks := s.masks && !s.bare // look in blocks at the next turn
+	wide := false                // lines were too long for that
 	for i < len(p) && !end {
 		switch s.state {
 		case atStart:
@@ -53,6 +57,16 @@ func (s *scanner) scan(p []byte, base int, dots []uint32) (n int, end bool, _ []
 				i++
 			}
 		case inLine:
+			if blocks {
+				var used int
+				var why blockEnd
+				used, why, dots = s.blocks(p[i:], base+i, dots)
+				lfs += bytes.Count(p[from:i], []byte{'\n'})
+				i += used
+				from = i
+				blocks, wide = false, why == atLong
+				continue
+			}
 			j := bytes.IndexByte(p[i:], '\r')
 			if j < 0 {
 				s.line += int64(len(p) - i)
@@ -65,6 +79,7 @@ func (s *scanner) scan(p []byte, base int, dots []uint32) (n int, end bool, _ []
 			if i < len(p) && p[i] == '\n' { // as nearly always: not another turn for it
 				i++
 				pairs++
+				blocks = wide && s.line <= shortLine
 				s.endLine()
 				if i < len(p) && p[i] != '.' {
 					s.state = inLine
@@ -100,7 +115,7 @@ func (s *scanner) scan(p []byte, base int, dots []uint32) (n int, end bool, _ []
 			dots = dropLast(dots)
 		}
 	}
-	if bytes.Count(p[:i], []byte{'\n'}) != pairs {
+	if lfs+bytes.Count(p[from:i], []byte{'\n'}) != pairs {
 		s.bare = true
 	}
 	return i, end, dots

@@ -1,0 +1,37 @@
+#include "textflag.h"
+
+// func masksAVX2(p *byte, blocks int, m *[maxBlocks]lineMask)
+TEXT ·masksAVX2(SB), NOSPLIT, $0-24
+	MOVQ p+0(FP), SI
+	MOVQ blocks+8(FP), CX
+	MOVQ m+16(FP), DI
+	MOVL $0x0d, AX
+	VMOVD AX, X0
+	VPBROADCASTB X0, Y0
+	MOVL $0x0a, AX
+	VMOVD AX, X1
+	VPBROADCASTB X1, Y1
+
+block:
+	VMOVDQU (SI), Y2
+	VMOVDQU 32(SI), Y3
+	VPCMPEQB Y0, Y2, Y4
+	VPCMPEQB Y0, Y3, Y5
+	VPCMPEQB Y1, Y2, Y6
+	VPCMPEQB Y1, Y3, Y7
+	VPMOVMSKB Y4, AX
+	VPMOVMSKB Y5, BX
+	VPMOVMSKB Y6, R8
+	VPMOVMSKB Y7, R9
+	SHLQ $32, BX
+	ORQ BX, AX
+	SHLQ $32, R9
+	ORQ R9, R8
+	MOVQ AX, (DI)
+	MOVQ R8, 8(DI)
+	ADDQ $64, SI
+	ADDQ $16, DI
+	DECQ CX
+	JNZ block
+	VZEROUPPER
+	RET

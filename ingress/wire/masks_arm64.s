@@ -1,0 +1,49 @@
+#include "textflag.h"
+
+// func masksNEON(p *byte, blocks int, m *[maxBlocks]lineMask)
+//
+// An octet that is equal becomes one bit, whose place in its eight is that of the octet in its eight; three sums of
+// neighbours make one octet of each eight.
+TEXT ·masksNEON(SB), NOSPLIT, $0-24
+	MOVD p+0(FP), R0
+	MOVD blocks+8(FP), R1
+	MOVD m+16(FP), R2
+	MOVD $0x0d, R3
+	VDUP R3, V16.B16
+	MOVD $0x0a, R3
+	VDUP R3, V17.B16
+	MOVD $0x8040201008040201, R3
+	VDUP R3, V18.D2
+
+block:
+	VLD1.P 64(R0), [V0.B16, V1.B16, V2.B16, V3.B16]
+	VCMEQ V16.B16, V0.B16, V4.B16
+	VCMEQ V16.B16, V1.B16, V5.B16
+	VCMEQ V16.B16, V2.B16, V6.B16
+	VCMEQ V16.B16, V3.B16, V7.B16
+	VAND V18.B16, V4.B16, V4.B16
+	VAND V18.B16, V5.B16, V5.B16
+	VAND V18.B16, V6.B16, V6.B16
+	VAND V18.B16, V7.B16, V7.B16
+	VADDP V5.B16, V4.B16, V4.B16
+	VADDP V7.B16, V6.B16, V6.B16
+	VADDP V6.B16, V4.B16, V4.B16
+	VADDP V4.B16, V4.B16, V4.B16
+	VMOV V4.D[0], R3
+	VCMEQ V17.B16, V0.B16, V4.B16
+	VCMEQ V17.B16, V1.B16, V5.B16
+	VCMEQ V17.B16, V2.B16, V6.B16
+	VCMEQ V17.B16, V3.B16, V7.B16
+	VAND V18.B16, V4.B16, V4.B16
+	VAND V18.B16, V5.B16, V5.B16
+	VAND V18.B16, V6.B16, V6.B16
+	VAND V18.B16, V7.B16, V7.B16
+	VADDP V5.B16, V4.B16, V4.B16
+	VADDP V7.B16, V6.B16, V6.B16
+	VADDP V6.B16, V4.B16, V4.B16
+	VADDP V4.B16, V4.B16, V4.B16
+	VMOV V4.D[0], R4
+	STP.P (R3, R4), 16(R2)
+	SUBS $1, R1, R1
+	BNE block
+	RET
