@@ -27,8 +27,8 @@ type Member struct {
 // return an error do so when no member is left: what became of the message is in its outcomes.
 type Fan struct {
 	members []member
-	others  []variant // the first piece for the members that get less of our signatures than others
-	began   bool      // the first piece has gone out
+	others  variants // the first piece for the members that get less of our signatures than others
+	began   bool     // the first piece has gone out
 }
 
 // A member is a Member under way. Its Tx is nil once it has ended.

@@ -78,7 +78,7 @@ type Message struct {
 	ours   *mail.Refusal     // what auth refused the message with
 	digest *once.Digest      // what stays the same when it comes again; nil without the ledger
 	abuse  *complaint.Reader // nil unless a recipient wants to be told of reports of abuse
-	others []variant         // the first piece for the next hops that get less of our signatures than others
+	others variants          // the first piece for the next hops that get less of our signatures than others
 	lacked []byte            // the fields that a submitted message lacked; they stand above it, below ours
 	most   int64             // the most octets that its recipients take; 0 for as many as the listener takes
 }
@@ -273,11 +273,11 @@ func (m *Message) compose() (mail.Octets, error) {
 		return mail.Octets{}, err
 	}
 	m.report.Event.Signed, m.report.Event.Unsigned = m.auth.Signed()
-	m.noteSigned(m.window.most)
+	noteSigned(m, m.window.most)
 	fields = append(fields, m.lacked...)
 	m.buffer.fields = fields
 	m.body.Count(m.buffer.size() - size)
-	if err := m.composeOthers(); err != nil {
+	if err := composeOthers(m); err != nil {
 		return mail.Octets{}, err
 	}
 	return m.window.above(m.body, fields, m.auth.Removals()), nil

@@ -103,10 +103,10 @@ func (m *Messages) wants(r *Recipient, trusted bool) (auth.Want, string) {
 	return auth.WantAligned, "auto: arc=none"
 }
 
-// mostWanted returns the most that a next hop of the message wants.
-func (m *Message) mostWanted() (most auth.Want) {
-	for i := range m.Recipients {
-		want, _ := m.wants(&m.Recipients[i], m.Reputation.Trusted)
+// mostWanted returns the most that a next hop of a message wants.
+func (m *Messages) mostWanted(recipients []Recipient, trusted bool) (most auth.Want) {
+	for i := range recipients {
+		want, _ := m.wants(&recipients[i], trusted)
 		most = max(most, want)
 	}
 	return most

@@ -1,6 +1,8 @@
 package message
 
 import (
+	"slices"
+
 	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -11,37 +13,35 @@ type variant struct {
 	piece mail.Octets
 }
 
-// composeOthers composes the first piece for each next hop that wants less than the most.
-func (m *Message) composeOthers() error {
+// composeOthers composes the first piece of a message for each next hop that wants less than the most.
+func composeOthers(m *Message) error {
 	for i := range m.Recipients {
 		r := &m.Recipients[i]
 		want, _ := m.wants(r, m.Reputation.Trusted)
-		if r.Route.Action == mail.Drop || want == m.window.most || m.composed(want) {
+		if r.Route.Action == mail.Drop || want == m.window.most || m.others.has(want) {
 			continue
 		}
 		fields, err := m.auth.FieldsFor(m.appendTop(nil), want)
 		if err != nil {
 			return err
 		}
-		m.noteSigned(want)
+		noteSigned(m, want)
 		fields = m.window.parted(append(fields, m.lacked...))
 		m.others = append(m.others, variant{want, m.window.beside(fields, m.auth.Removals())})
 	}
 	return nil
 }
 
-// composed reports whether there is a piece for next hops that want so much.
-func (m *Message) composed(want auth.Want) bool {
-	for i := range m.others {
-		if m.others[i].want == want {
-			return true
-		}
-	}
-	return false
+// variants are those of one message.
+type variants []variant
+
+// has reports whether there is a piece for next hops that want so much.
+func (v variants) has(want auth.Want) bool {
+	return slices.ContainsFunc(v, func(one variant) bool { return one.want == want })
 }
 
-// noteSigned notes what the message was signed with last, for the next hops that want so much.
-func (m *Message) noteSigned(want auth.Want) {
+// noteSigned notes what a message was signed with last, for the next hops that want so much.
+func noteSigned(m *Message, want auth.Want) {
 	var s mail.Sealed
 	s.Signed, s.Unsigned = m.auth.Signed()
 	for i := range m.Recipients {

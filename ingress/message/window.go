@@ -57,7 +57,7 @@ func (m *Message) readWindow(ctx context.Context) error {
 	w.head.form = m.body.Form()
 	w.head.media.wanted = m.Route.Reports
 	w.head.id.key = m.cfg.MessageIDKey
-	w.most = m.mostWanted()
+	w.most = m.mostWanted(m.Recipients, m.Reputation.Trusted)
 	w.signing = w.most > auth.WantNone
 	judgeable := m.cfg.Auth != nil && !m.Reputation.Trusted
 	w.judged = w.signing || judgeable && someWantAuth(m.Recipients) || m.Submit != nil
