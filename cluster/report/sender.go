@@ -69,16 +69,23 @@ type task struct {
 
 // Run keeps what was counted, and sends reports, until ctx ends. Then it keeps what was counted last.
 func (s *Sender) Run(ctx context.Context) {
+	var sending sync.WaitGroup
+	sending.Go(func() { each(ctx, func() { s.sendDue(ctx) }) }) // ends with ctx
+	each(ctx, func() { s.cfg.Nodes.flush(ctx, false) })         // waits for no reader
+	sending.Wait()
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), askWithin)
+	defer cancel()
+	s.cfg.Nodes.flush(ending, true)
+}
+
+// each calls do now and with each tick, until ctx ends.
+func each(ctx context.Context, do func()) {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	for {
-		s.cfg.Nodes.flush(ctx, false)
-		s.sendDue(ctx)
+		do()
 		select {
 		case <-ctx.Done():
-			ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), askWithin)
-			defer cancel()
-			s.cfg.Nodes.flush(ending, true)
 			return
 		case <-tick.C:
 		}

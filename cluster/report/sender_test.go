@@ -122,6 +122,7 @@ type world struct {
 	zone  zone
 	nodes map[string]*Sender
 	reading
+	silent bool // readers of mail do not answer
 }
 
 func newWorld(t *testing.T, z zone) *world {
@@ -148,7 +149,11 @@ func (w *world) begin(name string, k Keeper) (end func(crash bool)) {
 	}
 	s := NewSender(New(Config{Origin: origin, Nodes: n, Lookup: w.zone.lookup()}), Delivery{
 		Owns: func(string) bool { return slices.Sorted(maps.Keys(w.nodes))[0] == name },
-		Mail: func(_ context.Context, from, to mail.Path, message []byte) (int, string, error) {
+		Mail: func(ctx context.Context, from, to mail.Path, message []byte) (int, string, error) {
+			if w.silent {
+				<-ctx.Done()
+				return 0, "", ctx.Err()
+			}
 			if from != contact {
 				w.t.Errorf("from %s", from)
 			}
@@ -316,6 +321,33 @@ func TestSender_Again(t *testing.T) {
 		time.Sleep(againAfter + time.Minute)
 		if got := w.to(); got != "r@example.com" {
 			t.Errorf("got %q", got)
+		}
+	})
+}
+
+// TestSender_Slow: while readers do not answer, what is counted is kept within a minute all the same.
+func TestSender_Slow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s := newWorld(t, example), new(shelf)
+		w.silent = true
+		end := w.begin("a", s.keeper())
+		defer end(false)
+		w.counted("a", 1)
+		time.Sleep(day1 + time.Second)
+		subject := Subject{TLS, "example.com", dayOf(time.Now())}
+		for n := range uint64((firstAfter + spreadOver) / (2 * time.Minute)) {
+			w.nodes["a"].cfg.Nodes.Counts.Session(session(nil))
+			time.Sleep(2 * time.Minute)
+			fields, _ := s.keeper().Load(t.Context(), subject.name())
+			var p Part
+			for _, text := range fields {
+				if err := json.Unmarshal([]byte(text), &p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if len(p.Rows) != 1 || p.Rows[0].N != n+1 {
+				t.Fatalf("of %d sessions there are kept: %+v", n+1, p.Rows)
+			}
 		}
 	})
 }
