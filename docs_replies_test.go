@@ -179,6 +179,9 @@ var said = map[string][]string{
 	"router/rules/target.go parseReply": {
 		"550 5.7.1 Address refused", "450 4.7.1 Address refused for now, try again later",
 	},
+	"egress/decide/json.go reply": {
+		"550 5.7.1 Address refused", "450 4.7.1 Address refused for now, try again later",
+	},
 
 	// The same reply with another code.
 	"ingress/wire/helo.go greet":  nil, // 421 and 554 in front of the session

@@ -28,9 +28,12 @@ type Relay interface {
 
 // A Config says how sessions behave. It is copied by New.
 type Config struct {
-	Router  Router           // required
-	Relay   Relay            // required
-	Store   world.Store      // draws the rates of routes; nil disables them
+	Router Router      // required
+	Relay  Relay       // required
+	Store  world.Store // draws the rates of routes; nil disables them
+	// Hook asks the hook of a rule about a recipient, within a bound of its own. nil asks none: the recipient is put
+	// off.
+	Hook    func(context.Context, mail.HookQuestion) mail.HookAnswer
 	Emit    func(mail.Event) // must not block; nil disables events
 	Rules   func() string    // which rules Router knows, for events; nil: ""
 	Tracing *mail.Tracing    // nil: nothing is traced

@@ -27,6 +27,8 @@ type transaction struct {
 
 	saidSPF string // what SPF says of the reverse-path, for the rules; "" while none depended on it
 
+	hooks int // that were asked
+
 	ends   bool   // the event that ends it was emitted
 	record record // of recipients
 

@@ -230,6 +230,7 @@ func (s *session) findRoute(ctx context.Context, r *asked) error {
 		q.SPF = awaitSPF(ctx, s)
 		routes, err = s.cfg.Router.Route(q)
 	}
+	routes, err = s.askHook(ctx, q, routes, err)
 	stage.End(err)
 	if err != nil {
 		s.t.learnRefusal(&r.Route, err)

@@ -46,6 +46,8 @@ type Config struct {
 	Postmaster mail.Path
 	// HasCredentials reports whether there is a password for user at host and port. nil means that there is none.
 	HasCredentials func(user, host string, port uint16) bool
+	// CheckHook is that of rules.Config.
+	CheckHook func(hook string) error
 	// FanOut is the most next hops at a time that one recipient may have, 0 for one.
 	FanOut int
 	// LocalAddrs are the addresses that this node listens on. No next hop may be one of them.
@@ -55,6 +57,8 @@ type Config struct {
 	// Meant is the name of a file that is changed by requests and not by hand. What only a change of it takes away is
 	// refused for good at once, and it may take away the last rule. "" for none.
 	Meant string
+	// CheckMeant returns what is wrong with the text of that file, as Prepare does. nil: the rules alone say it.
+	CheckMeant func(text string) error
 	// Empty makes New read nothing. Until the first rules are in force, Route answers 451 4.3.0 to every query.
 	Empty bool
 }
@@ -172,6 +176,11 @@ func (r *Router) Prepare(number uint64, files iter.Seq2[string, string]) (use fu
 	reload := r.reloads.Add(1)
 	var list []rules.File
 	for name, text := range files {
+		if name == r.cfg.Meant && r.cfg.CheckMeant != nil {
+			if err := r.cfg.CheckMeant(text); err != nil {
+				return nil, err
+			}
+		}
 		list = append(list, rules.File{Name: name, Text: text})
 	}
 	table, err := rules.Make(list, r.rulesConfig())
@@ -249,6 +258,7 @@ func (r *Router) rulesConfig() rules.Config {
 		Own:            r.own(),
 		Local:          r.cfg.LocalAddrs,
 		HasCredentials: r.cfg.HasCredentials,
+		CheckHook:      r.cfg.CheckHook,
 		FanOut:         r.cfg.FanOut,
 	}
 }

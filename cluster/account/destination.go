@@ -214,6 +214,14 @@ func (a *Account) RemoveDestination(ctx context.Context, p Principal, id string)
 	return old, disabled, err
 }
 
+// Verified reports whether an address is that of a verified destination for rules of one of the domains.
+func (a *Account) Verified(domains []string, address string) bool {
+	return slices.ContainsFunc(a.lists.current.Load().destinations, func(d Destination) bool {
+		return d.Verified != nil && sameTarget(d.Address) == sameTarget(address) &&
+			slices.ContainsFunc(domains, d.isFor)
+	})
+}
+
 // domainOf returns the domain by which the audit tells who sees a destination.
 func domainOf(d *Destination) string {
 	if len(d.Domains) == 0 {

@@ -205,11 +205,15 @@ func (r *Rule) targets() (list []string, options string) {
 	if r.isDomainLine() || strings.HasPrefix(r.Pattern, "block ") {
 		return nil, rest
 	}
+	if r.Hook() != "" { // what stands behind it is as without it
+		rest = strings.TrimLeft(rest[len("hook"):], " ")
+		rest = strings.TrimLeft(rest[wordEnd(rest):], " ")
+	}
 	first := rest[:wordEnd(rest)]
 	if slices.Contains(actions, first) {
 		return nil, ""
 	}
-	if first == "try" || first == "hook" {
+	if first == "try" {
 		rest = strings.TrimLeft(rest[len(first):], " ,")
 	}
 	for {
@@ -223,6 +227,17 @@ func (r *Rule) targets() (list []string, options string) {
 		}
 		rest = strings.TrimLeft(rest[1:], " ")
 	}
+}
+
+// Hook returns the name or the URL of the hook that the rule has asked, "" for none or where a condition stands in
+// front, which no owner may write.
+func (r *Rule) Hook() string {
+	rest, ok := strings.CutPrefix(r.Target, "hook ")
+	if !ok || r.isDomainLine() || strings.HasPrefix(r.Pattern, "block ") {
+		return ""
+	}
+	rest = strings.TrimLeft(rest, " ")
+	return rest[:wordEnd(rest)]
 }
 
 // words returns the targets of a rule and all other words that may be one, behind a condition or an option in front.

@@ -41,6 +41,7 @@ type Metrics struct {
 type counted struct {
 	posts  counts[postKey]
 	logins counts[string] // of users, by result
+	hooks  counts[string] // questions to hooks, by result
 
 	reports counts[reportKey] // to domains, by kind and result
 
@@ -249,6 +250,8 @@ func (m *Metrics) showCounts(of meter) {
 		m.changes.showAll(changeKey.labels))
 	of.counters("millrace_reports_total", "Reports to domains, by kind and what became of an attempt.",
 		m.reports.showAll(reportKey.labels))
+	of.counters("millrace_hooks_total", "Questions to hooks, by what they came to.",
+		m.hooks.showAll(labelled("result")))
 	of.counters("millrace_logins_total", "Logins of users, by what they came to.", m.logins.showAll(labelled("result")))
 }
 
@@ -327,6 +330,9 @@ func (m *Metrics) CountPost(receiver, result string) { m.posts.of(postKey{receiv
 
 // CountReport counts a report to a domain by its kind and what became of it. It is safe for concurrent use.
 func (m *Metrics) CountReport(kind, result string) { m.reports.of(reportKey{kind, result}).Add(1) }
+
+// CountHook counts a question to a hook by what it came to. It is safe for concurrent use.
+func (m *Metrics) CountHook(result string) { m.hooks.of(result).Add(1) }
 
 // CountLogin counts a login of a user by what it came to. It is safe for concurrent use.
 func (m *Metrics) CountLogin(result string) { m.logins.of(result).Add(1) }

@@ -220,7 +220,8 @@ func TestCheck_Documents(t *testing.T) {
 	}
 	const smallest = "hostname: mx1.example.net\npostmaster: ops@elsewhere.example\nlisten: [{addr: " +
 		"\":2525\"}]\nroutes: routes.txt\negress: {credentials_file: smarthosts, sites_file: sites.txt, " +
-		"reactions_file: reactions.txt}\n"
+		"reactions_file: reactions.txt}\nhooks: {secret_file: hooks.secret, named: [{name: orders, url: " +
+		"\"https://hooks.example.net/mail\"}]}\n"
 	const noRules = "domain example.com\n"
 	t.Setenv("REDIS_PASSWORD", "secret") // which an example takes from there
 	tried := 0
@@ -288,7 +289,8 @@ func writeExampleFiles(t *testing.T, dir, yaml, rules, sites, reactions string) 
 	files := map[string]string{
 		"millrace.yaml": yaml, "routes.txt": rules, "routes/00.txt": rules,
 		"secret": secret, "admin.token": secret, "srs.key": secret,
-		"crm.secret": string(node.NewReceiverSecret()), "ops.secret": string(node.NewReceiverSecret()),
+		"hooks.secret": string(node.NewReceiverSecret()),
+		"crm.secret":   string(node.NewReceiverSecret()), "ops.secret": string(node.NewReceiverSecret()),
 		"sites.txt": sites, "reactions.txt": reactions,
 		"users":      "alice $2a$04$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZabcde alice@example.com\n",
 		"smarthosts": "relay@smarthost.example:587 secret\nuser@example.com@smarthost.example:587 secret\n",

@@ -36,6 +36,7 @@ type explainVerb struct {
 	From    *string `placeholder:"PATH" help:"The reverse-path; '<>' is the null sender."`
 	To      *string `placeholder:"PATH" help:"The forward-path."`
 	Connect bool    `help:"${explain_connect}"`
+	Hooks   bool    `help:"${explain_hooks}"`
 	Message string  `placeholder:"FILE" help:"${explain_message}"`
 	Filters bool    `help:"${explain_filters}"`
 	User    string  `placeholder:"NAME" help:"${explain_user}"`
@@ -143,7 +144,7 @@ func askToExplain(ctx context.Context, cfg *config.Config, q node.Question) (*no
 }
 
 func (v *explainVerb) question(in io.Reader) (node.Question, error) {
-	q := node.Question{Helo: inALabels(v.Helo), On: v.On, User: v.User, Connect: v.Connect}
+	q := node.Question{Helo: inALabels(v.Helo), On: v.On, User: v.User, Connect: v.Connect, Hooks: v.Hooks}
 	var err error
 	if q.IP, err = netip.ParseAddr(v.IP); err != nil {
 		return q, fmt.Errorf("--ip: %q is not an address", v.IP)

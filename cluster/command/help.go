@@ -44,7 +44,8 @@ func helpTexts() kong.Vars {
 		"explain_filters": "Show the message to the content filters, which may remember it.",
 		"explain_connect": "Offer the recipient to the next hop, as far as RCPT and without a message, and print " +
 			"what it says: greeting, EHLO, TLS, MAIL, RCPT.",
-		"explain_here": "Answer by the files, as a node would that starts now, and do not ask the running node.",
+		"explain_hooks": "Ask the hook of the recipient's rule, which is not asked otherwise.",
+		"explain_here":  "Answer by the files, as a node would that starts now, and do not ask the running node.",
 		"explain_message": "A whole message, which is judged and not sent: SPF, DKIM, DMARC, ARC, what would be " +
 			"signed; - reads it from stdin. Needs --helo, --from and --to.",
 		"explain_user": "Who has logged in, at a listener with submission: true. No password is asked for.",

@@ -45,6 +45,7 @@ type Config struct {
 	Telemetry  Telemetry   `yaml:"telemetry"`
 	Log        Log         `yaml:"log"`
 	Events     *Events     `yaml:"events"`
+	Hooks      *Hooks      `yaml:"hooks"`
 	Doctor     *Doctor     `yaml:"doctor"`
 	Activity   *Activity   `yaml:"activity"`
 	Reports    *Reports    `yaml:"reports"`
@@ -433,6 +434,9 @@ func inspect(file string, data []byte, ruleText string, env func(string) (string
 	}
 	if c.Activity != nil {
 		c.Activity.setDefaults(func(field string) bool { _, ok := d.places[field]; return ok })
+	}
+	if c.Hooks != nil {
+		c.Hooks.setDefaults()
 	}
 	if c.Public != nil {
 		c.Public.setDefaults(c.Hostname)

@@ -77,6 +77,9 @@ func (v *validator) sections(c *Config) {
 			v.domain(fmt.Sprintf("doctor.domains[%d]", i), name)
 		}
 	}
+	if c.Hooks != nil {
+		v.checkHooks(c.Hooks)
+	}
 	if c.Public != nil {
 		v.public(c)
 	}

@@ -172,6 +172,7 @@ var makes = map[string]string{
 	"dkim":    ": millrace dkim new makes one",
 	"cluster": ": millrace cluster init makes it",
 	"events":  ": millrace key new --webhook makes one",
+	"hooks":   ": millrace key new --webhook makes one",
 }
 
 // required requires that the configuration names a file and that it exists.

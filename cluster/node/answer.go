@@ -19,6 +19,8 @@ type Question struct {
 	User string `json:"user"`
 	// Connect says that the recipient is offered to the next hop, as far as RCPT.
 	Connect bool `json:"connect"`
+	// Hooks says that the hook of the recipient's rule is asked.
+	Hooks bool `json:"hooks"`
 	// Message is a whole message, with CRLF at the ends of its lines; nil asks about the envelope alone. It needs Helo,
 	// From and To.
 	Message []byte `json:"message"`

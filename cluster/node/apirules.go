@@ -186,6 +186,11 @@ func (r *ruleSet) sender(id, secret string) ([]string, bool) {
 	return r.account.Sender(id, secret)
 }
 
+// verified reports whether rules of one of the domains may forward to an address, because its reader said so.
+func (r *ruleSet) verified(domains []string, address string) bool {
+	return r != nil && r.account != nil && r.account.Verified(domains, address)
+}
+
 // startAccount makes what the API makes and keeps, and begins to follow it on other nodes. Without the section admin
 // there is no API.
 func (n *Node) startAccount() error {

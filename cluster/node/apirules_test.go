@@ -15,6 +15,7 @@ import (
 	"github.com/millrace/millrace/cluster/account"
 	"github.com/millrace/millrace/ingress/submission"
 	"github.com/millrace/millrace/loadtest/extern"
+	"github.com/millrace/millrace/router/mail"
 )
 
 // make adds a rule by the API of a node.
@@ -278,5 +279,90 @@ func flush(t *testing.T, addr string) {
 	}
 	if _, err := io.ReadFull(c, answer); err != nil || string(answer) != "+OK\r\n" {
 		t.Fatalf("%q, %v", answer, err)
+	}
+}
+
+// TestAPIRules_Hooks: the rule of an owner has a hook asked that the configuration has for the domain, and no other
+// one, of which it is not told whether there is one. What the configuration takes away is not in force after a start.
+func TestAPIRules_Hooks(t *testing.T) {
+	dir := t.TempDir()
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, NewReceiverSecret(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config := func(domain string) string {
+		return fmt.Sprintf("state: %q\nhooks:\n  secret_file: %q\n  named:\n    - {name: ours, url: "+
+			"\"https://127.0.0.1:1/\"}\n    - {name: theirs, url: \"https://127.0.0.1:1/\", domains: [%s]}\n    - "+
+			"{name: others, url: \"https://127.0.0.1:1/\", domains: [other.example]}\n", dir, secret, domain)
+	}
+	b := startNode(t, config("made.example"), nil)
+	owner := account.Principal{ID: "1", Name: "owner", Role: account.Owner, Domains: []string{"made.example"}}
+	add := func(target string, by account.Principal) (account.Rule, error) {
+		return b.Node.rules.account.AddRule(t.Context(), by, account.Rule{
+			Pattern: account.NewID() + "@made.example", Target: target, Enabled: true,
+		})
+	}
+	for _, target := range []string{
+		"hook ours", "hook others", "hook none", "hook https://h.example/", "hook http://127.0.0.1/",
+		"hook  others drop",
+	} {
+		_, err := add(target, owner)
+		if err == nil || !strings.Contains(err.Error(), ": its hook is none that hooks.named of the") {
+			t.Errorf("%s: got %v", target, err)
+		}
+	}
+	for _, target := range []string{
+		"try hook ours", "if spf=pass hook ours", "after=2026-01-01T00:00Z hook ours", "\"hook\" x",
+	} {
+		if r, err := add(target, owner); err == nil && r.InForce() {
+			t.Errorf("%s is in force", target)
+		}
+	}
+	for _, target := range []string{
+		"hook ours", "hook others", "hook https://h.example/", "hook theirs x@far.example",
+	} {
+		if r, err := add(target, account.TokenFile()); err != nil || !r.InForce() {
+			t.Errorf("%s of the administrator: %+v, %v", target, r, err)
+		}
+	}
+	r, err := add("hook theirs reject 550 5.7.1 Closed", owner)
+	if err != nil || !r.InForce() {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if code := b.rcpt(t, r.Pattern); code != 550 {
+		t.Errorf("its fallback: %d", code)
+	}
+	if r, err := add("hook theirs x@far.example", owner); err != nil || len(r.Pending) != 1 {
+		t.Errorf("a fallback that is not verified: %+v, %v", r, err)
+	}
+	if err := b.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again := startNode(t, config("a.other.example"), nil)
+	got, err := again.Node.rules.account.Rule(account.TokenFile(), r.ID)
+	if err != nil || got.InForce() || !strings.Contains(got.Off, "its hook is none") {
+		t.Errorf("after the hook was taken away: %+v, %v", got, err)
+	}
+	if !again.log.Has("a rule of the API is not in force") {
+		t.Error("the log does not say it")
+	}
+}
+
+// TestOwnersTargets: a hook of owners forwards to their domains and to who agreed.
+func TestOwnersTargets(t *testing.T) {
+	takes := ownersTargets([]string{"A.example"}, func(domains []string, address string) bool {
+		return domains[0] == "a.example" && address == "x@far.example"
+	})
+	for address, want := range map[string]bool{
+		"x@a.example": true, "x@B.a.example": true, "x@far.example": true, "y@far.example": false,
+		"x@aa.example": false,
+	} {
+		p, err := mail.ParsePath(address, true)
+		if err != nil || takes(p) != want {
+			t.Errorf("%s: want %t, %v", address, want, err)
+		}
+	}
+	if ownersTargets([]string{"a.example"}, nil)(mail.NewPath("x", "far.example")) {
+		t.Error("without an API")
 	}
 }

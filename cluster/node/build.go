@@ -14,6 +14,7 @@ import (
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/store"
 	"github.com/millrace/millrace/egress"
+	"github.com/millrace/millrace/egress/decide"
 	"github.com/millrace/millrace/egress/dial"
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/hook"
@@ -30,21 +31,22 @@ import (
 // parts are what a node consists of as long as nothing of it runs: no goroutine, no listener, no connection. They are
 // immutable but for what a reload swaps. build makes them, close ends them.
 type parts struct {
-	cfg      *config.Config
-	files    *files
-	store    *store.Store
-	resolver *dns.Resolver
-	egress   egress.Config // without the callbacks of a running node
-	auth     *auth.Authenticator
-	spf      *spf.Checker
-	cluster  *clusterFiles // nil: the configuration has no section cluster
-	scoring  *scoring      // nil: the configuration has no section score
-	guard    *rate.Guard   // nil: refused recipients have no limit but that of scoring
-	hook     *hook.Client
-	filters  *filter.Set                          // nil: the configuration has none
-	accounts map[config.File]*submission.Accounts // by the file of users
-	sender   func(id, secret string) ([]string, bool)
-	cleanups cleanups // close the parts
+	cfg       *config.Config
+	files     *files
+	store     *store.Store
+	resolver  *dns.Resolver
+	egress    egress.Config // without the callbacks of a running node
+	auth      *auth.Authenticator
+	spf       *spf.Checker
+	cluster   *clusterFiles // nil: the configuration has no section cluster
+	scoring   *scoring      // nil: the configuration has no section score
+	guard     *rate.Guard   // nil: refused recipients have no limit but that of scoring
+	hook      *hook.Client
+	decisions *decide.Asker                        // nil: the configuration has no section hooks
+	filters   *filter.Set                          // nil: the configuration has none
+	accounts  map[config.File]*submission.Accounts // by the file of users
+	sender    func(id, secret string) ([]string, bool)
+	cleanups  cleanups // close the parts
 }
 
 // An observer is told how long something took, and why it failed; nil disables it.
@@ -58,6 +60,8 @@ type hooks struct {
 	roundTrip   observer                                    // told of round trips to Redis
 	query       observer                                    // told of queries to name servers
 	handshake   observer                                    // told of TLS handshakes with destinations
+	verified    func(domains []string, address string) bool // see account.Account.Verified; nil: there is no API
+	asked       func(result string)                         // told of questions to hooks; nil disables it
 	sender      func(id, secret string) ([]string, bool)    // see submission.Config.Token; nil: no tokens log in
 	login       func(submission.Result)                     // told of logins of users; nil disables it
 	listChanged func(zone string, healthy bool, why string) // when the health of a DNS list changes
@@ -70,7 +74,7 @@ func build(f *files, h hooks) (*parts, error) {
 	p := &parts{cfg: f.cfg, files: f}
 	for _, makePart := range []func(hooks) error{
 		p.makeStore, p.makeResolver, p.makeEgress, p.makeAuthenticator, p.readCluster, p.makeScoring, p.makeGuard,
-		p.makeHook, p.makeAccounts, p.makeFilters, p.checkAdmin,
+		p.makeHook, p.makeDecisions, p.makeAccounts, p.makeFilters, p.checkAdmin,
 	} {
 		if err := makePart(h); err != nil {
 			p.close()

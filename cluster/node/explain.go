@@ -66,6 +66,7 @@ func (p *parts) explain(
 			return nil, err
 		}
 	}
+	l.asksHooks = q.Hooks
 	cfg, err := l.wireConfigFor(on, q.User, ingress.Given{
 		Helo: q.Helo != nil, Reverse: q.From != nil, Forward: q.To != nil,
 	})

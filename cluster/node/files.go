@@ -22,6 +22,7 @@ type files struct {
 	credentials atomic.Pointer[credentials]
 	sites       atomic.Pointer[siteFiles]
 	receivers   atomic.Pointer[[][]hook.Secret] // the secrets of each receiver of events
+	hookSecrets atomic.Pointer[[]hook.Secret]   // that questions to hooks are signed with
 	token       []byte                          // of the admin server; nil: the configuration names no file of it
 	users       users
 	rules       *router.Router
@@ -73,6 +74,9 @@ func readFiles(c *config.Config, sharedRules bool) (*files, error) {
 	secrets, err := readReceiverSecrets(c)
 	wrong = wrong.Join(err)
 	f.receivers.Store(&secrets)
+	asking, err := readHookSecrets(c)
+	wrong = wrong.Join(err)
+	f.hookSecrets.Store(&asking)
 	wrong = wrong.Join(f.readToken())
 	f.users, err = readUsers(c)
 	wrong = wrong.Join(err)
@@ -144,7 +148,9 @@ func (f *files) makeRouter(sharedRules bool) (*router.Router, error) {
 			return ok
 		},
 		LocalAddrs: c.LocalAddrs(),
+		CheckHook:  c.CheckHook,
 		Meant:      account.RulesName,
+		CheckMeant: func(text string) error { return checkOwners(c, text) },
 		Empty:      sharedRules,
 	}
 	if c.Once {

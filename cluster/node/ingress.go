@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"time"
 
 	"github.com/millrace/millrace/ingress"
@@ -25,6 +26,7 @@ type around struct {
 	learning *learning   // nil: nothing is learnt
 	filters  *filter.Set // nil: no content filter is asked
 	look     bool        // the sessions are for an explanation
+	noHooks  bool        // hooks are not asked
 }
 
 // makeServer makes the server that answers SMTP sessions. It needs the relay and, where clients are scored, the
@@ -36,6 +38,14 @@ func (n *Node) makeServer() (err error) {
 		learning: n.memory.learning, filters: n.parts.filters,
 	})
 	return err
+}
+
+// askHook returns what asks hooks, nil where none are asked.
+func (p *parts) askHook(asked bool) func(context.Context, mail.HookQuestion) mail.HookAnswer {
+	if p.decisions == nil || !asked {
+		return nil
+	}
+	return p.decisions.Ask
 }
 
 // serverFor makes the server that answers SMTP sessions, for a node and for an explanation alike. The error is
@@ -58,6 +68,7 @@ func (p *parts) serverFor(a around) (*ingress.Server, error) {
 		Router:  a.router,
 		Relay:   a.relay,
 		Store:   a.store,
+		Hook:    p.askHook(!a.noHooks),
 		Emit:    a.emit,
 		Rules:   a.rules,
 		Tracing: a.tracing,

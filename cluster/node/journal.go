@@ -187,6 +187,7 @@ func (j *journal) addJudgement(e *mail.Event) {
 	}
 	l.outside("entries", e.Entries)
 	addAuth(l, e.Auth)
+	l.outside("hook", e.Hook)
 	l.outside("signed", e.Signed)
 	l.outside("unsigned", e.Unsigned)
 	j.addFiltered(e.Filtered)

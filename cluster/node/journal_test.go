@@ -158,7 +158,7 @@ func wholeEvent() mail.Event {
 		Trace: mail.TraceID{1}, Client: netip.MustParseAddr("192.0.2.1"), Helo: "c.example", TLS: "TLS 1.3",
 		Reverse: mail.Path{Local: "a", Domain: "a.example"}, Forward: info, Rule: rule, NextHop: far,
 		Verb: "DATA", Reply: reply, Octets: 4096, SRS: "bounces", Score: 1.25, Signals: "no-ptr 1.2",
-		Entries: "allow c.yaml:7 for=score", Signed: "b.example, arc",
+		Entries: "allow c.yaml:7 for=score", Signed: "b.example, arc", Hook: "orders: forward, 3 ms",
 		Auth: &mail.Auth{
 			SPF: "pass", DKIM: "pass", DMARC: "fail", ARC: "none", Policy: "reject", Overrides: []string{"list"},
 			Unauthenticated: true, Signers: []mail.Signer{{Domain: "a.example", Result: "pass"}}, Unverified: 2,
@@ -213,7 +213,7 @@ func TestJournal_Line(t *testing.T) {
 		`"entries":"allow c.yaml:7 for=score",` +
 		`"auth":{"spf":"pass","dkim":"pass","dmarc":"fail","policy":"reject","arc":"none","overrides":"list",` +
 		`"unauthenticated":true,"signers":[{"d":"a.example","result":"pass"}],"unverified":2},` +
-		`"signed":"b.example, arc","unsigned":"no key",` +
+		`"hook":"orders: forward, 3 ms","signed":"b.example, arc","unsigned":"no key",` +
 		`"filters":[{"name":"spam","result":"late","score":1.5,"symbols":"GTUBE R_DKIM_NA",` +
 		`"refused_changes":"field subject, body","cause":"it closed ?","ms":1.000}],` +
 		`"message_id":"0000000000000001","rules":"version 7",` +

@@ -26,6 +26,8 @@ type lookout struct {
 	at      *time.Time    // by which rules begin and end; nil: now
 	shown   *filter.Set   // the content filters that are asked; nil: none
 
+	asksHooks bool // hooks of rules are asked
+
 	mu     sync.Mutex // guards what follows
 	steps  []string   // of the rules
 	routes []mail.Route
@@ -71,7 +73,7 @@ func (l *lookout) note(e mail.Event) {
 func (l *lookout) wireConfigFor(on *config.Listener, user string, given ingress.Given) (wire.Config, error) {
 	a := around{
 		router: l, relay: l, store: lookStore{l.store}, emit: l.note, rules: l.files.rules.Label, look: true,
-		filters: l.shown,
+		filters: l.shown, noHooks: !l.asksHooks,
 	}
 	if l.cfg.Once {
 		var err error

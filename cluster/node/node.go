@@ -113,6 +113,8 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 			n.metrics.ObserveHandshake(admin.WithDestination, took, err)
 		},
 		sender:      func(id, secret string) ([]string, bool) { return n.rules.sender(id, secret) }, // made below
+		verified:    func(domains []string, address string) bool { return n.rules.verified(domains, address) },
+		asked:       n.metrics.CountHook,
 		login:       func(r submission.Result) { n.metrics.CountLogin(r.String()) },
 		listChanged: n.log.logListChange, filterChanged: n.log.logFilterChange,
 	})

@@ -204,6 +204,10 @@ func (n *Node) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	asking, err := readHookSecrets(c)
+	if err != nil {
+		return err
+	}
 	people, err := readUsers(c)
 	if err != nil {
 		return err
@@ -221,6 +225,7 @@ func (n *Node) reload(ctx context.Context) error {
 	f.believed.Store(believed)
 	f.sites.Store(sites)
 	n.events.teller.useSecrets(secrets)
+	f.hookSecrets.Store(&asking)
 	n.parts.useUsers(people)
 	n.relay.UseSites(sites.providers, sites.reactions)
 	n.members.moved() // a Site may have another number of owners

@@ -138,7 +138,7 @@ func fromOf(e *mail.Event) From {
 	switch {
 	case found && r.Host != "", !found && e.Ends && e.Host != "":
 		return FromDestination
-	case e.Reason == mail.ReasonRule:
+	case e.Reason == mail.ReasonRule, e.Reason == mail.ReasonHook:
 		return FromRule
 	}
 	return FromNode

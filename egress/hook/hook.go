@@ -39,6 +39,8 @@ type Config struct {
 	// Own are addresses of this machine, without those of IPv4 in IPv6. One that no element of Private holds is not
 	// connected to.
 	Own []netip.Addr
+	// Conns bounds the connections to one host, under way and kept. 0 means 8, of which 2 are kept.
+	Conns int
 	// Roots are the authorities that certificates are verified against; nil means those of the system.
 	Roots *x509.CertPool
 }
@@ -75,8 +77,8 @@ func New(c Config) (*Client, error) {
 		TLSHandshakeTimeout:    handshakeTime,
 		DisableCompression:     true, // a Limit counts what is read
 		MaxIdleConns:           idleConns,
-		MaxIdleConnsPerHost:    hostIdle,
-		MaxConnsPerHost:        hostConns,
+		MaxIdleConnsPerHost:    cmp.Or(c.Conns, hostIdle),
+		MaxConnsPerHost:        cmp.Or(c.Conns, hostConns),
 		IdleConnTimeout:        idleTime,
 		MaxResponseHeaderBytes: maxHeader,
 	}

@@ -112,6 +112,9 @@ func (t *Transaction) Recipient(ctx context.Context, rcpt Recipient,
 	return Answer{t: t, coming: coming}
 }
 
+// Allowed has the next call for a recipient find that it may come: the store was asked already.
+func (t *Transaction) Allowed(forward mail.Path) { t.asked = append(t.asked, reply{forward: forward}) }
+
 // ask asks the store about a group and makes refusals of its answers: first of the rates, then of greylisting. A store
 // that cannot count is no fault of the client.
 func (c *Clients) ask(ctx context.Context, q mail.RcptQuery, group []Recipient, grey bool) replies {

@@ -96,7 +96,9 @@ func everything(t *testing.T) world.World {
 	w.DNS = dnstest.Start(t, "y.example. 60 IN MX 10 mx.y.example.\nmx.y.example. 60 IN A 127.0.0.1\n"+
 		"client.example. 60 IN MX 10 mx.y.example.\n")
 	w.Routes += "home@x.example smtp://127.0.0.1:1\n"
-	w.Config += "admin: {addr: \"127.0.0.1:0\"}\nonce: true\nsecret_file: " + file("secret") +
+	w.Routes += "hooked@x.example hook none\n"
+	w.Config += "hooks: {secret_file: " + file("webhook") + ", named: [{name: none, url: " +
+		"\"https://127.0.0.1:1/\"}]}\n" + "admin: {addr: \"127.0.0.1:0\"}\nonce: true\nsecret_file: " + file("secret") +
 		"\nsrs: {domain: srs.example, key_file: " + file("secret") + "}\n" +
 		"dkim: {relay: [{domain: relay.example, selector: s, key_file: " + file("dkim.pem") + "}]}\n" +
 		"score: {lists: [{zone: zen.example, weight: 10}]}\n" +
@@ -116,7 +118,8 @@ func TestMetrics_Documented(t *testing.T) {
 	for _, r := range c.nodes {
 		s := world.Dial(t, source.Config{Addr: r.Addr})
 		if _, err := s.Send(source.Message{
-			Reverse: "a@client.example", Forward: []string{"nobody@elsewhere.example"}, Octets: []byte("\r\n"),
+			Reverse: "a@client.example", Forward: []string{"nobody@elsewhere.example", "hooked@x.example"},
+			Octets: []byte("\r\n"),
 		}); err != nil {
 			t.Fatal(err)
 		}

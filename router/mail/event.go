@@ -285,6 +285,7 @@ type Event struct {
 	To         []To
 	Legs       []Leg
 	Complaint  *Complaint // nil unless the message is a report of abuse to a recipient of such reports
+	Hook       string     // what the last hook of the transaction said of a recipient; "" if none was asked
 	Verb       string     // the command that Reply belongs to
 	Reply      Reply
 	Reason     string

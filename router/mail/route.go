@@ -20,6 +20,9 @@ type Query struct {
 	// SPF is what SPF says of Reverse, in the words of RFC 8601, "" while it was not asked. A Refusal with
 	// ReasonNeedsSPF is the answer where a rule depends on it.
 	SPF string
+	// Hook is what the hook of the recipient's rule said, nil while it was not asked. A Refusal with ReasonNeedsHook is
+	// the answer where a rule has one asked.
+	Hook *HookAnswer
 	// At is when the query is asked: rules begin and end. The zero Time stands for now.
 	At time.Time
 	// Via is the next hop by which the client's listener sends mail to domains that are not ours, the zero NextHop for

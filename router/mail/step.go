@@ -87,6 +87,7 @@ const (
 	StepSPF                     // the check of the client's reverse-path and name
 	StepRoute                   // the rules
 	StepRates                   // the wait for the store's answer about a recipient
+	StepHook                    // a hook is asked where mail for a recipient goes
 	StepReceive                 // the message, from our 354 to its last octet
 	StepAuth                    // the wait for DKIM, DMARC and ARC at the end of the message
 	StepFilter                  // what a content filter was waited for
@@ -106,8 +107,8 @@ const (
 )
 
 var stepNames = [StepKinds]string{
-	"connect", "score", "spf", "route", "rates", "receive", "auth", "filter", "refused", "mx", "pool", "dial", "tried",
-	"tls", "rcpt", "replay", "place", "send", "ledger", "dot",
+	"connect", "score", "spf", "route", "rates", "hook", "receive", "auth", "filter", "refused", "mx", "pool", "dial",
+	"tried", "tls", "rcpt", "replay", "place", "send", "ledger", "dot",
 }
 
 // String returns the kind's name in lower case.

@@ -41,6 +41,7 @@ func (b *builder) parseLine(start, end int) {
 	b.fail(why)
 	b.t.rules, b.t.targets, b.t.templates = b.t.rules[:rules], b.t.targets[:targets], b.t.templates[:templates]
 	delete(b.t.conditions, uint32(rules))
+	delete(b.t.hooks, uint32(rules))
 }
 
 // statement parses the statement of a line. why is what is wrong with it, or "".
@@ -376,6 +377,12 @@ func (b *builder) finish(r *rule, rest string, groups int, local string) (why st
 		return why
 	}
 	word, tail := cutWord(rest)
+	if word == "hook" {
+		if rest, why = b.parseHook(r, trimBlank(tail)); why != "" {
+			return why
+		}
+		word, tail = cutWord(rest)
+	}
 	switch {
 	case rest == "" || rest[0] == '#':
 		return "a pattern without a target: an address, a next hop, reject, tempfail or drop"

@@ -268,6 +268,9 @@ func (l linker) linkRule(r *rule) {
 	}
 	if r.action != forward {
 		l.doubtRefused(r)
+		if r.flags&flagHook != 0 {
+			l.noteNeeds(r, nil)
+		}
 		return
 	}
 	if r.flags&flagTry != 0 {
@@ -324,6 +327,10 @@ func (l linker) noteNeeds(r *rule, targets []target) {
 	if policy.SRS == mail.SRSNever {
 		return
 	}
+	if r.flags&flagHook != 0 { // it may name any address
+		l.note(&t.tally.needs.SRS, r)
+		return
+	}
 	for _, tg := range targets {
 		dest := &t.dests[tg.dest]
 		if policy.SRS == mail.SRSAlways || dest.nextHop.Transport == mail.MX && dest.hosted == 0 {
@@ -377,7 +384,7 @@ func (l linker) checkRule(number uint32) {
 	if r.action != forward || r.flags&flagGeneral == 0 || t.isDisabled(number) {
 		return
 	}
-	w := walk{t: t, stage: followingRule, fallback: true}
+	w := walk{t: t, stage: followingRule, fallback: true, unheard: number + 1}
 	w.apply(hit{kind: ruleMatch, rule: number}, mail.Path{})
 	if w.broken != nil {
 		l.failRule(r, w.why)

@@ -27,6 +27,9 @@ type Config struct {
 	// HasCredentials reports whether there is a password for user at host and port. nil means that there are no
 	// passwords.
 	HasCredentials func(user, host string, port uint16) bool
+	// CheckHook returns what is wrong with the name or the URL of a hook, without repeating it. nil means that there
+	// are no hooks.
+	CheckHook func(hook string) error
 	// FanOut is the most next hops at a time that one recipient may have. 0 means one, because what is delivered to one
 	// and not to another comes again to both.
 	FanOut int
@@ -166,6 +169,7 @@ func newBuilder(cfg Config) *builder {
 		ruleLines:   ruleLines{conditions: map[uint32]*condition{}},
 		domainNames: domainNames{domainOf: map[string]uint32{}, below: map[string]uint32{}},
 		regexes:     map[uint32][]regex{},
+		hooks:       map[uint32]string{},
 		globs:       map[uint32][]glob{},
 		fixed:       map[mail.NextHop]Comers{},
 		relays:      map[string]*relay{},

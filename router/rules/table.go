@@ -33,6 +33,7 @@ type Table struct {
 
 	regexes map[uint32][]regex // by domain, in the order of the files
 	globs   map[uint32][]glob  // by domain, in the order in which they are asked
+	hooks   map[uint32]string  // names and URLs, by rule
 	index   index              // of literals
 
 	defaults   mail.DomainPolicy // of "domain *"
@@ -95,6 +96,7 @@ const (
 	flagRegex                       // its pattern is a regex
 	flagGlob                        // and that is a glob
 	flagCondition                   // it is not always in force: see ruleLines.conditions
+	flagHook                        // a hook decides: see Table.hooks
 )
 
 // A rule is one line with a pattern. All offsets are into ruleLines.text.

@@ -54,6 +54,8 @@ func (t *Table) Route(q mail.Query, steps *Steps) ([]mail.Route, error) {
 	}
 	r := &t.rules[h.rule]
 	switch {
+	case r.flags&flagHook != 0 && (q.Hook == nil || q.Hook.Heard):
+		return t.hooked(q, h.rule, steps)
 	case r.action == reply:
 		return nil, t.refusal(h.rule)
 	case r.action == drop:
@@ -67,6 +69,7 @@ func (t *Table) Route(q mail.Query, steps *Steps) ([]mail.Route, error) {
 		return t.direct(q, h.rule, tag, steps)
 	}
 	w := walk{t: t, query: q, tag: tag, trusted: q.Trusted, fallback: true, tainted: true, steps: steps}
+	w.unheard = h.rule + 1
 	w.apply(h, q.Forward)
 	return w.routes(q, t.rule(h.rule), t.policy(r))
 }
@@ -174,9 +177,10 @@ type walk struct {
 
 	stack   [MaxChain]uint32
 	depth   int
-	visited int // rules followed
-	list    int // of the try rule that is followed; 0 outside of one
-	lists   int // try rules that were followed
+	visited int    // rules followed
+	list    int    // of the try rule that is followed; 0 outside of one
+	lists   int    // try rules that were followed
+	unheard uint32 // 1 more than the rule whose hook was not heard, so that what stands behind it holds
 
 	ends
 }
@@ -248,6 +252,11 @@ func (w *walk) resolve(id uint32, p mail.Path) {
 func (w *walk) apply(h hit, p mail.Path) {
 	t := w.t
 	r := &t.rules[h.rule]
+	if r.flags&flagHook != 0 && w.unheard != h.rule+1 {
+		w.fail(badHookAnswer(t.rule(h.rule)), "the targets lead to "+t.rule(h.rule).String()+
+			", which asks a hook: a hook decides about recipients alone")
+		return
+	}
 	switch r.action {
 	case reply:
 		refusal := t.refusal(h.rule)
