@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/d--j/go-milter"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/millrace/millrace/ingress/client/score"
 	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/message/filter"
+	"github.com/millrace/millrace/ingress/message/once"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/loadtest/extern"
 	"github.com/millrace/millrace/router/mail"
@@ -427,5 +430,62 @@ func TestFilter_OffBesideRefused(t *testing.T) {
 	w.say(text+".", "250")
 	if e := w.last(mail.Relayed); len(e.Filtered) != 0 {
 		t.Errorf("it was shown: %+v", e.Filtered)
+	}
+}
+
+// TestFilter_Predicted: a message that is foretold is shown to a filter while it streams, and one that is refused at
+// its end is not committed, nor marked as foretold wrongly.
+func TestFilter_Predicted(t *testing.T) {
+	for says, want := range map[string]string{"no action": "250", "reject": "550 5.7.1", "discard": "250"} {
+		addr, shown := saying(t, `{"action": "`+says+`"}`)
+		c := serveAuth(t, info, &ingresstest.Relay{}, true, filteredBy(t, addr))
+		text := signed(t, c.sender, from("b.example", ""), lines(600<<10))
+		c.send("a@b.example", text, want, "info@example.com")
+		if got := shown(); !strings.HasSuffix(got, text) || !strings.HasPrefix(got, "Authentication-Results: ") {
+			t.Errorf("%s: shown are %d octets, %.100q", says, len(got), got)
+		}
+		e := c.end()
+		if e.Mode != mail.ModePredict || len(c.store.Marks()) != 0 || c.relay.Datas != 1 {
+			t.Errorf("%s: %v, %d marks, %d DATA", says, e.Mode, len(c.store.Marks()), c.relay.Datas)
+		}
+		if says == "no action" {
+			c.verify(1)
+		} else if len(c.relay.Got) != 0 || c.relay.Aborts != 1 {
+			t.Errorf("%s: %d are delivered, %d aborts", says, len(c.relay.Got), c.relay.Aborts)
+		}
+	}
+}
+
+// TestFilter_Several: a message for several next hops is shown once, and goes to all of them or to none.
+func TestFilter_Several(t *testing.T) {
+	for says, want := range map[string]string{"no action": "250", "reject": "550 5.7.1", "discard": "250"} {
+		for _, size := range []int{100, 400 << 10} {
+			var times atomic.Int32
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				times.Add(1)
+				_, _ = io.Copy(io.Discard, r.Body)
+				_, _ = io.WriteString(w, `{"action": "`+says+`"}`)
+			}))
+			defer s.Close()
+			relay := &ingresstest.Relay{}
+			store := new(heardStore)
+			w := serve(t, rules{"team": several(mail.MixedAccept, "a@x.example", "b@y.example")}, relay,
+				guard(t, func(c *Config) {
+					filteredBy(t, strings.TrimPrefix(s.URL, "http://"))(c, nil)
+					c.Message.Once = once.New(store, once.NewKeys([][]byte{[]byte("a key of sixteen octets")}),
+						func(mail.Event) {}, time.Now)
+				}))
+			w.say("MAIL FROM:<s@client.example>", "250")
+			w.say("RCPT TO:<team@example.com>", "250")
+			w.say("DATA", "354")
+			w.say("Subject: x\r\n\r\n"+strings.Repeat("0123456789abcde\r\n", size/17)+".", want)
+			copies := map[bool]int{true: 2, false: 0}[says == "no action"]
+			if len(relay.Got) != copies || times.Load() != 1 {
+				t.Errorf("%s, %d octets: %d copies, shown %d times", says, size, len(relay.Got), times.Load())
+			}
+			if says != "no action" && len(store.all) != 0 {
+				t.Errorf("%s: the ledger was told %+v", says, store.all)
+			}
+		}
 	}
 }
