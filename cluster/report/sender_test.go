@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -120,6 +121,7 @@ func opened(t *testing.T, message []byte) (header netmail.Header, words, file st
 type world struct {
 	t     *testing.T
 	zone  zone
+	there sync.Mutex // guards nodes
 	nodes map[string]*Sender
 	reading
 	silent bool // readers of mail do not answer
@@ -131,16 +133,36 @@ func newWorld(t *testing.T, z zone) *world {
 
 // others returns the names of the other nodes.
 func (w *world) others(name string) []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(w.nodes)), func(n string) bool { return n == name })
+	return slices.DeleteFunc(w.names(), func(n string) bool { return n == name })
+}
+
+// names returns the names of all nodes.
+func (w *world) names() []string {
+	w.there.Lock()
+	defer w.there.Unlock()
+	return slices.Sorted(maps.Keys(w.nodes))
+}
+
+// node returns a node.
+func (w *world) node(name string) *Sender {
+	w.there.Lock()
+	defer w.there.Unlock()
+	return w.nodes[name]
 }
 
 // begin begins a node, and returns what ends it: in order, or by a crash.
 func (w *world) begin(name string, k Keeper) (end func(crash bool)) {
+	var crashed atomic.Bool
+	if keep := k.Keep; keep != nil {
+		k.Keep = func(ctx context.Context, name string, fields map[string]string) bool {
+			return !crashed.Load() && keep(ctx, name, fields)
+		}
+	}
 	n := &Nodes{
 		Counts: NewCounts(time.Now, contact), Name: name, Boot: name + time.Now().String(), Keeper: k,
 		Others: func() []string { return w.others(name) },
 		Ask: func(_ context.Context, node string, question []byte) ([]byte, error) {
-			answer, ok := w.nodes[node].cfg.Nodes.Answer(question)
+			answer, ok := w.node(node).cfg.Nodes.Answer(question)
 			if !ok {
 				w.t.Errorf("%s does not understand %s", node, question)
 			}
@@ -148,7 +170,7 @@ func (w *world) begin(name string, k Keeper) (end func(crash bool)) {
 		},
 	}
 	s := NewSender(New(Config{Origin: origin, Nodes: n, Lookup: w.zone.lookup()}), Delivery{
-		Owns: func(string) bool { return slices.Sorted(maps.Keys(w.nodes))[0] == name },
+		Owns: func(string) bool { return w.names()[0] == name },
 		Mail: func(ctx context.Context, from, to mail.Path, message []byte) (int, string, error) {
 			if w.silent {
 				<-ctx.Done()
@@ -178,15 +200,17 @@ func (w *world) begin(name string, k Keeper) (end func(crash bool)) {
 			w.counts[kind+" "+result]++
 		},
 	})
+	w.there.Lock()
 	w.nodes[name] = s
+	w.there.Unlock()
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx) })
 	return func(crash bool) {
-		if crash {
-			n.Keeper = Keeper{}
-		}
+		crashed.Store(crash)
+		w.there.Lock()
 		delete(w.nodes, name)
+		w.there.Unlock()
 		cancel()
 		running.Wait()
 	}
@@ -214,7 +238,7 @@ const exampleRUA = "mailto:r@example.com!10m,mailto:r@reader.example,mailto:r@ot
 
 // counted counts sessions and messages of example.com at a node.
 func (w *world) counted(name string, n int) {
-	c := w.nodes[name].cfg.Nodes.Counts
+	c := w.node(name).cfg.Nodes.Counts
 	for range n {
 		c.Session(session(nil))
 		c.See(message(func(_ *mail.Event, v *mail.Evaluation) { v.Policy.RUA = exampleRUA }))
@@ -336,7 +360,7 @@ func TestSender_Slow(t *testing.T) {
 		time.Sleep(day1 + time.Second)
 		subject := Subject{TLS, "example.com", dayOf(time.Now())}
 		for n := range uint64((firstAfter + spreadOver) / (2 * time.Minute)) {
-			w.nodes["a"].cfg.Nodes.Counts.Session(session(nil))
+			w.node("a").cfg.Nodes.Counts.Session(session(nil))
 			time.Sleep(2 * time.Minute)
 			fields, _ := s.keeper().Load(t.Context(), subject.name())
 			var p Part
@@ -358,7 +382,7 @@ func TestSender_Size(t *testing.T) {
 		w := newWorld(t, zone{})
 		end := w.begin("a", Keeper{})
 		defer end(false)
-		w.nodes["a"].cfg.Nodes.Counts.See(message(func(_ *mail.Event, v *mail.Evaluation) {
+		w.node("a").cfg.Nodes.Counts.See(message(func(_ *mail.Event, v *mail.Evaluation) {
 			v.Policy.RUA = "mailto:small@example.com!1k,mailto:large@example.com!1m"
 		}))
 		time.Sleep(day1 + firstAfter + spreadOver + 10*time.Minute)
@@ -445,7 +469,7 @@ func TestReporter_Preview(t *testing.T) {
 		end := w.begin("a", Keeper{})
 		defer end(false)
 		w.counted("a", 1)
-		r := w.nodes["a"].Reporter
+		r := w.node("a").Reporter
 		p, err := r.Preview(t.Context(), DMARC, "example.com", time.Now())
 		if err != nil || !strings.Contains(p.Report, "<count>1</count>") || len(p.Readers) != 2 || len(p.Refused) != 1 {
 			t.Errorf("got %+v, %v", p, err)
