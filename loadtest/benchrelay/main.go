@@ -73,7 +73,8 @@ func parse() options {
 	flag.StringVar(&o.only, "only", "", "only scenarios whose name contains this")
 	flag.StringVar(&o.x, "x", "", "only X whose name contains this, and nothing")
 	flag.BoolVar(&o.asJSON, "json", false, "print the result as JSON")
-	flag.StringVar(&o.record, "record", "", "write the table to this file too, such as bench/results/relay.txt")
+	flag.StringVar(&o.record, "record", "", "write the table into this folder, too, to a file "+
+		"named after the processor, such as bench/results/relay")
 	flag.StringVar(&o.binary, "binary", "", "measure this millrace instead of building one")
 	flag.DurationVar(&o.within, "within", 11*time.Minute+30*time.Second,
 		"with -peers: begin no round that would end later")
@@ -126,7 +127,22 @@ func (o options) do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return publish(r, o.asJSON, o.record)
+	record := ""
+	if o.record != "" {
+		record = filepath.Join(o.record, fileOf(fleet.ReadMachine().Model))
+	}
+	return publish(r, o.asJSON, record)
+}
+
+// fileOf names the file of a processor: there is one result for each.
+func fileOf(model string) string {
+	words := strings.FieldsFunc(strings.ToLower(model), func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < '0' || c > '9')
+	})
+	if len(words) == 0 {
+		return "unknown.txt"
+	}
+	return strings.Join(words, "-") + ".txt"
 }
 
 func given(name string) bool {
@@ -159,7 +175,9 @@ func (o options) beside(ctx context.Context, progress io.Writer) (*result, error
 	defer os.RemoveAll(dir)
 	b := &bench{dir: dir, progress: progress, quick: o.quick}
 	defer b.close()
-	r := &result{Machine: fleet.ReadMachine().String(), Scenarios: o.choose(beside)}
+	r := &result{Machine: fleet.ReadMachine().String(), Around: lookAround(), Scenarios: o.choose(beside)}
+	before := fleet.CPUTime()
+	defer func() { r.Around.Stolen = fleet.CPUTime().StolenSince(before) }()
 	if err := b.begin(ctx, o, r); err != nil {
 		return nil, err
 	}

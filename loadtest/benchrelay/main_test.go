@@ -183,3 +183,41 @@ func TestPeers_Configurations(t *testing.T) {
 		}
 	}
 }
+
+// TestResult_Table: a table tells quartiles of ratios of the same round, and what the figures depend on; and there is a
+// file for each model of processor.
+func TestResult_Table(t *testing.T) {
+	rounds := func(seconds ...float64) (all []sample) {
+		for _, s := range seconds {
+			all = append(all, sample{Messages: 1000, CPU: s, Wall: 1, Arrived: 1})
+		}
+		return all
+	}
+	r := &result{
+		Subjects: []string{haproxy, millrace}, Rounds: 5,
+		Around: &around{Flags: []string{"aes", "avx2"}, Congestion: "bbr", Load: "1 2 3", Stolen: 0.125},
+		Scenarios: []measured{{scenario: cell(4<<10, 20, true, false), Runs: map[string][]sample{
+			haproxy: rounds(0.1, 0.2, 0.1, 0.1, 0.1), millrace: rounds(0.5, 0.2, 0.2, 0.3, 0.4), // 5, 1, 2, 3, 4 times
+		}}},
+	}
+	r.summarise()
+	var text strings.Builder
+	if err := r.table(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"flags aes avx2; congestion control bbr; load before 1 2 3; stolen 12.5 %", "quartiles", "3.00", "2.00-4.00",
+	} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("lacks %q:\n%s", want, text.String())
+		}
+	}
+	for model, want := range map[string]string{
+		"AMD EPYC": "amd-epyc.txt", "Intel(R) Xeon(R) CPU @ 2.20GHz": "intel-r-xeon-r-cpu-2-20ghz.txt",
+		"": "unknown.txt",
+	} {
+		if got := fileOf(model); got != want {
+			t.Errorf("%q has the file %s, want %s", model, got, want)
+		}
+	}
+}

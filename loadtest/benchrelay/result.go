@@ -4,20 +4,40 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
+	"strings"
 	"text/tabwriter"
+
+	"github.com/millrace/millrace/loadtest/fleet"
 )
 
 // A result is what a run found.
 type result struct {
 	Date      string            `json:",omitempty"`
 	Machine   string            // what the numbers were taken on
+	Around    *around           `json:",omitempty"` // what else they depend on; nil in the race of the peers
 	Rounds    int               // that are complete
 	Subjects  []string          // in the order of the tables
 	Versions  map[string]string // by subject
 	Without   map[string]string `json:",omitempty"` // peers that could not be had, and why
 	Calls     []callCount       `json:",omitempty"`
 	Scenarios []measured
+}
+
+// around is what figures depend on besides the model of the processor.
+type around struct {
+	Flags      []string // of the processor
+	Congestion string   // how TCP controls it
+	Load       string   // of the machine, when the run began
+	Stolen     float64  // the share of the time of all cores that others had who share the processor
+}
+
+// lookAround asks the kernel.
+func lookAround() *around {
+	m := fleet.ReadMachine()
+	congestion, _ := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control") // what is not told stays empty
+	return &around{Flags: m.Flags, Congestion: strings.TrimSpace(string(congestion)), Load: m.Load}
 }
 
 // A measured scenario has one sample a round for each subject, and their medians.
@@ -35,7 +55,7 @@ type median struct {
 	Memory     float64 // MiB
 	CPURatio   float64 // to HAProxy in the same round, the median of the rounds; 0 without HAProxy
 	AddedRatio float64 // to HAProxy, of the medians: the difference of one round is too small for it
-	Low, High  float64 // the smallest and the largest CPURatio of a round
+	Low, High  float64 // the quartiles of the CPURatio of the rounds
 }
 
 func (s sample) rate() float64 { return float64(s.Messages) / s.Arrived }
@@ -88,7 +108,7 @@ func (r *result) summarise() {
 				ratios = append(ratios, s.CPU/float64(s.Messages)/(h.CPU/float64(h.Messages)))
 			}
 			d.CPURatio, d.AddedRatio = middle(ratios), d.Added/floor.Added
-			d.Low, d.High = slices.Min(ratios), slices.Max(ratios)
+			d.Low, d.High = quantile(ratios, 0.25), quantile(ratios, 0.75)
 			m.Medians[x] = d
 		}
 	}
@@ -115,10 +135,23 @@ func middle(v []float64) float64 {
 	return (v[(n-1)/2] + v[n/2]) / 2
 }
 
+// quantile returns where a part of v lies below, between two of them if it must. It sorts v.
+func quantile(v []float64, part float64) float64 {
+	slices.Sort(v)
+	at := part * float64(len(v)-1)
+	below := int(at)
+	above := min(below+1, len(v)-1)
+	return v[below] + (at-float64(below))*(v[above]-v[below])
+}
+
 // table prints the medians beside HAProxy for people.
 func (r *result) table(out io.Writer) error {
 	fmt.Fprintf(out, "smtp-source -> X -> a counting sink on loopback, medians of %d rounds, interleaved\n%s\n",
 		r.Rounds, r.Machine)
+	if a := r.Around; a != nil {
+		fmt.Fprintf(out, "flags %s; congestion control %s; load before %s; stolen %.1f %%\n",
+			strings.Join(a.Flags, " "), a.Congestion, a.Load, 100*a.Stolen)
+	}
 	for _, x := range r.Subjects {
 		if v := r.Versions[x]; v != "" {
 			fmt.Fprintf(out, "%s: %s\n", x, v)
@@ -127,7 +160,7 @@ func (r *result) table(out io.Writer) error {
 	fmt.Fprintln(out)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t,
-		"scenario\tmessages\tX\tCPU s/1000\tx haproxy\t(rounds)\tmessages/s\tadded ms\tx haproxy\t target\t")
+		"scenario\tmessages\tX\tCPU s/1000\tx haproxy\tquartiles\tmessages/s\tadded ms\tx haproxy\t target\t")
 	for i := range r.Scenarios {
 		m := &r.Scenarios[i]
 		for _, x := range []string{nothing, haproxy, millrace} {

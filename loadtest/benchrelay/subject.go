@@ -71,7 +71,7 @@ func (b *bench) start(ctx context.Context, o options) error {
 	}
 	b.without = make(map[string]string)
 	b.subjects = []*subject{{name: nothing, addr: addr}}
-	binary, err := fleet.Build(ctx, b.dir, o.binary)
+	binary, err := fleet.Build(ctx, filepath.Join(b.dir, "bin"), o.binary) // a subject's folder is named millrace
 	if err != nil {
 		return err
 	}

@@ -54,8 +54,9 @@ func (m Machine) String() string {
 	return fmt.Sprintf("%d x %s, Linux %s, %s", m.Cores, m.Model, m.Kernel, m.Go)
 }
 
-// A CPU is how much time all cores had since the machine started, and how much of it they were busy.
-type CPU struct{ Busy, All float64 }
+// A CPU is how much time all cores had since the machine started, how much of it they were busy, and how much of that
+// others had who share the processor.
+type CPU struct{ Busy, All, Stolen float64 }
 
 // CPUTime asks the kernel. It is zero where that does not tell.
 func CPUTime() (c CPU) {
@@ -67,6 +68,9 @@ func CPUTime() (c CPU) {
 			continue
 		}
 		c.All += ticks
+		if i == 8 {
+			c.Stolen = ticks
+		}
 		if i != 4 && i != 5 { // idle, and waiting for a disk
 			c.Busy += ticks
 		}
@@ -80,4 +84,12 @@ func (c CPU) BusySince(then CPU) float64 {
 		return 0
 	}
 	return (c.Busy - then.Busy) / (c.All - then.All)
+}
+
+// StolenSince is the share of the time since then that others had who share the processor.
+func (c CPU) StolenSince(then CPU) float64 {
+	if c.All <= then.All {
+		return 0
+	}
+	return (c.Stolen - then.Stolen) / (c.All - then.All)
 }

@@ -144,7 +144,11 @@ func TestSigner_Leaks(t *testing.T) {
 	key := newKey(t, 1024)
 	der := x509.MarshalPKCS1PrivateKey(key)
 	digest := sha256.Sum256(nil)
-	broken := &signer{newKey(t, 2048), nil} // OpenSSL has no key of it
+	long, err := load(newKey(t, 2048), x509.MarshalPKCS1PrivateKey(newKey(t, 2048)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := &signer{key, long.held} // its signatures need more room than there is
 	for _, tc := range []struct {
 		name string
 		n    int
@@ -167,6 +171,7 @@ func TestSigner_Leaks(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			defer runtime.KeepAlive(long)
 			round := func() {
 				for i := range tc.n {
 					if tc.work(); i%1000 == 999 {
