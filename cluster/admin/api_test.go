@@ -11,7 +11,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -25,7 +27,8 @@ type api struct {
 	*account.Account
 	base  string
 	text  string
-	asked []string // destinations
+	asked []string     // destinations
+	later atomic.Int64 // minutes that the clock goes fast
 }
 
 func startAPI(t *testing.T, state string) *api {
@@ -48,6 +51,7 @@ func startAPI(t *testing.T, state string) *api {
 	var err error
 	a.Account, err = account.New(account.Config{
 		State: state, Rules: rules, Token: []byte(adminToken),
+		Now:     func() time.Time { return time.Now().Add(time.Duration(a.later.Load()) * time.Minute) },
 		ALabels: func(s string) (string, bool) { return strings.ToLower(s), !strings.ContainsAny(s, " *@") },
 	})
 	if err != nil {
@@ -361,11 +365,12 @@ func TestOpenAPI(t *testing.T) {
 			if err := node.Decode(&o); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
+			a.later.Add(1)
 			place := strings.NewReplacer("{what}", "target", "{id}", a.record(t, path)).Replace(path)
-			for _, token := range []string{adminToken, ""} {
+			for _, token := range []string{adminToken, "", "wrong", adminToken + "x"} {
 				status, answer := a.ask(t, token, strings.ToUpper(method), place, bodies[name])
 				response, ok := o.Responses[fmt.Sprint(status)]
-				if !ok || token == "" && status != 401 || token != "" && status/100 != 2 {
+				if !ok || token != adminToken && status != 401 || token == adminToken && status/100 != 2 {
 					t.Errorf("%s: %d %v, which is not described", name, status, answer)
 				}
 				if s, ok := response.Content["application/json"]; ok {
@@ -458,4 +463,22 @@ func (d *described) differs(s schema, v any, at string) (why []string) {
 		}
 	}
 	return why
+}
+
+// TestAPI_Strangers: whatever lies below /api/ is 401 without a right token, by any method, whether it is there or not.
+func TestAPI_Strangers(t *testing.T) {
+	a := startAPI(t, t.TempDir())
+	for _, path := range []string{
+		"/api/", "/api/v1", "/api/v1/", "/api/v1/nothing", "/api/v2/routes", "/api/v1/routes/", "/api/v1/tokens/x/y",
+		"/api/v1/routes", "/api/v1/cluster/drain", "/api/v1/%2e%2e/%2e%2e/etc/passwd", "/api//v1/routes",
+	} {
+		for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"} {
+			for _, token := range []string{"", "wrong"} {
+				a.later.Add(1)
+				if status, answer := a.ask(t, token, method, path, ""); status != 401 {
+					t.Errorf("%s %s with %q: %d %v", method, path, token, status, answer)
+				}
+			}
+		}
+	}
 }

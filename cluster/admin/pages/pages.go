@@ -82,6 +82,10 @@ func New(cfg Config) *Pages {
 	assets, _ := fs.Sub(embedded, "assets") // it is embedded
 	files := http.StripPrefix("/assets/", http.FileServerFS(assets))
 	p.mux.HandleFunc("GET /assets/", func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/") { // a list of them is no page
+			http.NotFound(w, r)
+			return
+		}
 		w.Header().Set("Cache-Control", "no-cache")
 		files.ServeHTTP(w, r)
 	})

@@ -162,3 +162,23 @@ func TestPages_Older(t *testing.T) {
 		t.Errorf("the messages of a sender: %s", rows)
 	}
 }
+
+// TestPages_Assets: what is embedded for browsers is served by its name, and nothing beside it, no list either.
+func TestPages_Assets(t *testing.T) {
+	b := start(t, nil)
+	c := b.browser(t)
+	for path, want := range map[string]int{
+		"/assets/dashboard.css": 200, "/assets/dashboard.js": 200, "/assets/icon.svg": 200,
+		"/assets/": 404, "/assets": 307, "/assets/nothing": 404, "/assets/%2e%2e/html/login.html": 404,
+		"/assets/..%2fhtml%2flogin.html": 404, "/assets/%5c..%5chtml%5clogin.html": 404, "/assets/%00": 404,
+		"/assets/../html/login.html": 307, "/assets/../../../../etc/passwd": 307,
+	} {
+		resp, body := c.ask("GET", path, nil)
+		if resp.StatusCode != want || strings.Contains(body, "{{define") || strings.Contains(body, "root:") {
+			t.Errorf("%s: %d, want %d: %.200s", path, resp.StatusCode, want, body)
+		}
+		if to := resp.Header.Get("Location"); to != "" && !strings.HasPrefix(to, "/") {
+			t.Errorf("%s leads to %s", path, to)
+		}
+	}
+}

@@ -7,6 +7,8 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -252,5 +254,59 @@ func TestPages_Limited(t *testing.T) {
 	resp, body := b.browser(t).ask("POST", "/login", url.Values{"token": {"x"}})
 	if resp.StatusCode != 429 || resp.Header.Get("Retry-After") != "2" || !strings.Contains(body, "later") {
 		t.Errorf("%d, Retry-After %q", resp.StatusCode, resp.Header.Get("Retry-After"))
+	}
+}
+
+// TestPages_Forms: each form of each page, as the code answers it, changes nothing without the token of the session,
+// with that of another session, or when the browser says that another site or host sent it.
+func TestPages_Forms(t *testing.T) {
+	b := start(t, nil)
+	rule, err := b.cfg.Account.AddRule(t.Context(), account.TokenFile(), account.Rule{
+		Pattern: "info@example.com", Target: "drop", Enabled: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _ := b.cfg.Account.Audit(account.TokenFile(), 100)
+	code, err := os.ReadFile("pages.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, other := b.browser(t), b.browser(t)
+	c.enter(adminToken)
+	other.enter(adminToken)
+	good, foreign := c.csrf(), other.csrf()
+	forms := regexp.MustCompile(`HandleFunc\("POST ([^"]+)"`).FindAllStringSubmatch(string(code), -1)
+	for _, m := range forms {
+		path := strings.ReplaceAll(m[1], "{id}", rule.ID)
+		form := url.Values{
+			"pattern": {"a@example.com"}, "do": {"drop"}, "address": {"me@mailbox.example"}, "name": {"x"},
+			"role": {"admin"}, "sender": {"a@spam.example"}, "to": {"info@example.com"}, "token": {adminToken},
+			"ip": {"192.0.2.1"},
+		}
+		for _, csrf := range []string{"", foreign, good} {
+			for _, field := range []string{
+				"", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: https://evil.example",
+				"Origin: null",
+			} {
+				if csrf == good && field == "" || field == "" && (path == "/login" || path == "/language") {
+					continue // what a page sends; and what needs no session
+				}
+				form.Set("csrf", csrf)
+				var fields []string
+				if field != "" {
+					fields = append(fields, field)
+				}
+				if resp, _ := c.ask("POST", path, form, fields...); resp.StatusCode != 403 || len(resp.Cookies()) > 0 {
+					t.Errorf("%s with %q and %q: %d", path, csrf, field, resp.StatusCode)
+				}
+			}
+		}
+		if resp, _ := c.ask("GET", path+"?csrf="+good, nil); resp.StatusCode == 303 && path != "/login" {
+			t.Errorf("%s is carried out by a link", path)
+		}
+	}
+	if after, _ := b.cfg.Account.Audit(account.TokenFile(), 100); len(forms) < 14 || len(after) != len(before) {
+		t.Errorf("%d forms; changed: %+v", len(forms), after)
 	}
 }

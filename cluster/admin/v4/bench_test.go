@@ -11,7 +11,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/millrace/millrace/cluster/account"
 	"github.com/millrace/millrace/cluster/admin"
@@ -30,7 +32,8 @@ type world struct {
 	files   []string // patterns of the administrator
 	asked   []string // destinations that were sent a letter
 	sent    []Outgoing
-	result  Sent // of what is sent
+	result  Sent         // of what is sent
+	later   atomic.Int64 // minutes that the clock goes fast
 }
 
 func newWorld(t *testing.T, state string) *world {
@@ -62,6 +65,7 @@ func newWorld(t *testing.T, state string) *world {
 	var err error
 	w.account, err = account.New(account.Config{
 		State: state, Rules: rules, Token: []byte(token),
+		Now:     func() time.Time { return time.Now().Add(time.Duration(w.later.Load()) * time.Minute) },
 		ALabels: func(s string) (string, bool) { return ascii.Fold(s), s != "" },
 	})
 	if err != nil {

@@ -51,8 +51,15 @@ type Config struct {
 
 // An API answers requests. It is safe for concurrent use.
 type API struct {
-	cfg Config
-	mux *http.ServeMux
+	cfg   Config
+	mux   *http.ServeMux
+	paths []answered
+}
+
+// An answered is a path, as package http has patterns, and its methods.
+type answered struct {
+	path    string
+	methods map[string]handler
 }
 
 // New returns the surface that answers.
@@ -63,6 +70,9 @@ func New(cfg Config) admin.Surface {
 	a.handleRules()
 	a.handleAddresses()
 	a.handleSends()
+	for _, p := range a.paths {
+		a.mux.HandleFunc(p.path, a.answering(p.methods))
+	}
 	return admin.Surface{Path: Prefix + "/", Handler: a, Refuse: refuse}
 }
 
@@ -112,8 +122,13 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // handle has the methods of a path answered.
 func (a *API) handle(path string, methods map[string]handler) {
+	a.paths = append(a.paths, answered{Prefix + path, methods})
+}
+
+// answering returns what answers the methods of a path.
+func (a *API) answering(methods map[string]handler) http.HandlerFunc {
 	allow := strings.Join(slices.Sorted(maps.Keys(methods)), ", ")
-	a.mux.HandleFunc(Prefix+path, func(w http.ResponseWriter, r *http.Request) {
+	return func(w http.ResponseWriter, r *http.Request) {
 		answers := methods[r.Method]
 		if answers == nil {
 			w.Header().Set("Allow", allow)
@@ -124,5 +139,5 @@ func (a *API) handle(path string, methods map[string]handler) {
 		c.Request, c.control = r, http.NewResponseController(w)
 		out, err := answers(c)
 		write(w, out, err)
-	})
+	}
 }

@@ -1,13 +1,16 @@
 package v4
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/millrace/millrace/cluster/account"
+	"github.com/millrace/millrace/cluster/admin"
 )
 
 // TestAPI_Token: a request without a token, and one with a wrong token, is 401 in an envelope.
@@ -193,4 +196,63 @@ func TestAPI_Unkept(t *testing.T) {
 	w.fails("POST", rulesPath, literalRule("a@example.com", `{"type":"drop"}`), 403, 2040)
 	w.fails("POST", addressPath, `{"email":"x@x.example"}`, 403, 2040)
 	w.fails("POST", routingPath+"/disable", "", 403, 2040)
+}
+
+// TestAPI_Strangers: each path and method that the admin listener answers here, and whatever else lies below, is 401 in
+// an envelope without a token and with a wrong one, and changes nothing.
+func TestAPI_Strangers(t *testing.T) {
+	w := newWorld(t, t.TempDir())
+	s, err := admin.Listen(admin.Config{
+		Addr: "127.0.0.1:0", Metrics: admin.NewMetrics("v1", admin.Gauges{}), Account: w.account,
+		Surfaces: []admin.Surface{w.Surface},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	defer s.Shutdown(context.Background())
+	asked := 0
+	refuses := func(method, path, authorization string) {
+		t.Helper()
+		asked++
+		w.later.Add(1) // minutes, so that no network has had too many
+		r, err := http.NewRequestWithContext(t.Context(), method, "http://"+s.Addr().String()+path,
+			strings.NewReader(literalRule("info@example.com", `{"type":"drop"}`)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close = true
+		if authorization != "" {
+			r.Header.Set("Authorization", authorization)
+		}
+		resp, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var out reply
+		if err := json.NewDecoder(resp.Body).Decode(&out); err != nil || resp.StatusCode != 401 || out.Success ||
+			len(out.Errors) != 1 || string(out.Result) != "null" || resp.Header.Get("WWW-Authenticate") == "" {
+			t.Errorf("%s %s with %q: %d %+v, %v", method, path, authorization, resp.StatusCode, out, err)
+		}
+	}
+	place := strings.NewReplacer("{zone}", zoneID("example.com"), "{account}", theAccount.ID, "{id}",
+		strings.Repeat("0", 32))
+	paths := w.Handler.(*API).paths
+	for _, p := range paths {
+		for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
+			refuses(method, place.Replace(p.path), "")
+			refuses(method, place.Replace(p.path), "Bearer "+token+"x")
+		}
+	}
+	for _, wrong := range []string{"Bearer", "Bearer wrong", "Basic " + token, token} {
+		refuses("GET", Prefix+"/", wrong)
+		refuses("GET", Prefix+"/nothing", wrong)
+	}
+	if len(paths) < 20 || asked < 200 {
+		t.Errorf("%d paths, %d requests", len(paths), asked)
+	}
+	if w.text != "" || len(w.asked) > 0 {
+		t.Errorf("strangers changed %q, asked %q", w.text, w.asked)
+	}
 }
