@@ -88,15 +88,17 @@ func auditRowOf(e *account.Entry) auditRow {
 	names := maps.Clone(before)
 	maps.Copy(names, after)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		if before[name] != after[name] && !slices.Contains(unshown, name) {
-			row.Changes = append(row.Changes, fieldChange{name, before[name], after[name]})
+		c := fieldChange{name, before[name], after[name]}
+		said := c.Before+c.After == row.About || slices.Contains(unshown, name)
+		if c.Before != c.After && !said {
+			row.Changes = append(row.Changes, c)
 		}
 	}
 	return row
 }
 
 // unshown are the fields that say nothing which the entry does not.
-var unshown = []string{"id", "created", "modified"}
+var unshown = []string{"id", "created", "modified", "domain"}
 
 // fieldsOf returns the fields of a record as people read them, without those that are empty.
 func fieldsOf(record json.RawMessage) map[string]string {
@@ -109,7 +111,11 @@ func fieldsOf(record json.RawMessage) map[string]string {
 		var text string
 		var list []string
 		switch {
+		case string(value) == "0": // as good as absent
 		case json.Unmarshal(value, &text) == nil:
+			if at, err := time.Parse(time.RFC3339, text); err == nil {
+				text = at.UTC().Format("2006-01-02 15:04:05 UTC")
+			}
 			out[name] = text
 		case json.Unmarshal(value, &list) == nil:
 			out[name] = strings.Join(list, ", ")

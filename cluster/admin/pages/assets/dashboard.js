@@ -54,6 +54,7 @@ function follow(part, pause, cut) {
 }
 
 localize(document);
+document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }); // a narrow menu scrolls
 const part = document.getElementById("flow");
 if (part) {
 	follow(part, document.getElementById("pause"), document.getElementById("cut"));
