@@ -2,6 +2,8 @@ package admin
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -478,6 +480,56 @@ func TestAPI_Strangers(t *testing.T) {
 				if status, answer := a.ask(t, token, method, path, ""); status != 401 {
 					t.Errorf("%s %s with %q: %d %v", method, path, token, status, answer)
 				}
+			}
+		}
+	}
+}
+
+// TestAPI_Secrets: no answer to an admin, of whatever path, and no metric has the text of a token, its digest, or what
+// the link to a destination is known by.
+func TestAPI_Secrets(t *testing.T) {
+	a := startAPI(t, t.TempDir())
+	_, secret, err := a.AddToken(t.Context(), account.TokenFile(), account.Token{Name: "k", Role: account.Operator})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const link = "marked-digest-of-a-link"
+	d, err := a.AddDestination(t.Context(), account.TokenFile(), "x@y.example")
+	if err == nil {
+		_, err = a.ChangeDestination(t.Context(), account.TokenFile(), d.ID, func(d *account.Destination) error {
+			d.Link = link
+			return nil
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256([]byte(secret))
+	paths := []string{"/metrics", "/readyz", "/livez"}
+	for _, o := range (&Server{}).operations() {
+		if o.method == "GET" {
+			paths = append(paths, strings.ReplaceAll(o.path, "{id}", d.ID))
+		}
+	}
+	for _, path := range paths {
+		r, err := http.NewRequestWithContext(t.Context(), "GET", a.base+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+adminToken)
+		r.Close = true
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, secret := range []string{secret, hex.EncodeToString(digest[:]), link, adminToken} {
+			if strings.Contains(string(text), secret) {
+				t.Errorf("%s shows %s", path, secret)
 			}
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/cluster/admin"
+	"github.com/millrace/millrace/router/mail"
 )
 
 // TestFlow_Idle: nodes are asked while a page is open, and not before and not behind; strangers have none asked.
@@ -205,3 +206,19 @@ type stuck struct {
 
 func (s *stuck) Write([]byte) (int, error)           { return 0, os.ErrDeadlineExceeded }
 func (s *stuck) SetWriteDeadline(at time.Time) error { s.deadline = at; return nil }
+
+// TestFlow_Cost: what a message has counted allocates nothing, with pages of the flow open as without.
+func TestFlow_Cost(t *testing.T) {
+	m := admin.NewMetrics("v1", admin.Gauges{})
+	f := newFlow(func(context.Context) []admin.Live { return []admin.Live{m.Live()} })
+	defer f.close()
+	event := mail.Event{Kind: mail.Relayed, Time: time.Now()}
+	for pages := range 3 {
+		if n := testing.AllocsPerRun(1000, func() { m.See(&event) }); n != 0 {
+			t.Errorf("with %d pages: %v allocations", pages, n)
+		}
+		if _, ok := f.join(fmt.Sprint(pages), "token"); !ok {
+			t.Fatal("a page finds no room")
+		}
+	}
+}
