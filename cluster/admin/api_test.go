@@ -30,7 +30,7 @@ type api struct {
 	base  string
 	text  string
 	asked []string     // destinations
-	later atomic.Int64 // minutes that the clock goes fast
+	fast  atomic.Int64 // minutes that the clock goes fast
 }
 
 func startAPI(t *testing.T, state string) *api {
@@ -53,7 +53,7 @@ func startAPI(t *testing.T, state string) *api {
 	var err error
 	a.Account, err = account.New(account.Config{
 		State: state, Rules: rules, Token: []byte(adminToken),
-		Now:     func() time.Time { return time.Now().Add(time.Duration(a.later.Load()) * time.Minute) },
+		Now:     func() time.Time { return time.Now().Add(time.Duration(a.fast.Load()) * time.Minute) },
 		ALabels: func(s string) (string, bool) { return strings.ToLower(s), !strings.ContainsAny(s, " *@") },
 	})
 	if err != nil {
@@ -367,7 +367,7 @@ func TestOpenAPI(t *testing.T) {
 			if err := node.Decode(&o); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			a.later.Add(1)
+			a.fast.Add(1)
 			place := strings.NewReplacer("{what}", "target", "{id}", a.record(t, path)).Replace(path)
 			for _, token := range []string{adminToken, "", "wrong", adminToken + "x"} {
 				status, answer := a.ask(t, token, strings.ToUpper(method), place, bodies[name])
@@ -476,7 +476,7 @@ func TestAPI_Strangers(t *testing.T) {
 	} {
 		for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"} {
 			for _, token := range []string{"", "wrong"} {
-				a.later.Add(1)
+				a.fast.Add(1)
 				if status, answer := a.ask(t, token, method, path, ""); status != 401 {
 					t.Errorf("%s %s with %q: %d %v", method, path, token, status, answer)
 				}

@@ -33,7 +33,7 @@ type world struct {
 	asked   []string // destinations that were sent a letter
 	sent    []Outgoing
 	result  Sent         // of what is sent
-	later   atomic.Int64 // minutes that the clock goes fast
+	fast    atomic.Int64 // minutes that the clock goes fast
 }
 
 func newWorld(t *testing.T, state string) *world {
@@ -65,7 +65,7 @@ func newWorld(t *testing.T, state string) *world {
 	var err error
 	w.account, err = account.New(account.Config{
 		State: state, Rules: rules, Token: []byte(token),
-		Now:     func() time.Time { return time.Now().Add(time.Duration(w.later.Load()) * time.Minute) },
+		Now:     func() time.Time { return time.Now().Add(time.Duration(w.fast.Load()) * time.Minute) },
 		ALabels: func(s string) (string, bool) { return ascii.Fold(s), s != "" },
 	})
 	if err != nil {

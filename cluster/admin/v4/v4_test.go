@@ -215,7 +215,7 @@ func TestAPI_Strangers(t *testing.T) {
 	refuses := func(method, path, authorization string) {
 		t.Helper()
 		asked++
-		w.later.Add(1) // minutes, so that no network has had too many
+		w.fast.Add(1) // minutes, so that no network has had too many
 		r, err := http.NewRequestWithContext(t.Context(), method, "http://"+s.Addr().String()+path,
 			strings.NewReader(literalRule("info@example.com", `{"type":"drop"}`)))
 		if err != nil {
