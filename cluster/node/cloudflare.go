@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/millrace/millrace/cluster/account"
 	"github.com/millrace/millrace/cluster/account/verify"
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/admin/v4"
@@ -71,6 +72,9 @@ func (n shown) cloudflare() (admin.Surface, error) {
 	return v4.New(v4.Config{
 		Account: n.rules.account,
 		Hosted:  func() []string { return n.rules.router.HostedNames(math.MaxInt) },
+		Hook: func(p account.Principal, name, zone string) bool {
+			return n.cfg.CheckHook(name) == nil && (p.Unlimited() || n.cfg.Hooks.IsForOwner(name, zone))
+		},
 		Records: func(name string) ([]v4.Record, error) { return zoneRecords(n.cfg, name) },
 		Ask:     n.rules.verifier.Ask,
 		Sender:  v4.Sender{Send: s.send, Most: s.most()},

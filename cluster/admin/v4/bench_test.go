@@ -78,6 +78,9 @@ func newWorld(t *testing.T, state string) *world {
 			ten := 10
 			return []Record{{Type: "MX", Name: domain, Content: "relay.example", Priority: &ten, TTL: 300}}, nil
 		},
+		Hook: func(p account.Principal, name, zone string) bool {
+			return p.Unlimited() && name == "ours" || name == "orders" && zone == "example.com"
+		},
 		Ask: func(_ context.Context, _ account.Principal, d account.Destination) error {
 			if strings.HasPrefix(d.Address, "smtp:") {
 				return &account.Error{Kind: account.Refused, Code: account.CodeRefused, Message: "no letter"}

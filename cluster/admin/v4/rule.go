@@ -3,6 +3,7 @@ package v4
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/millrace/millrace/cluster/account"
@@ -171,12 +172,19 @@ func word(p mail.Path) string {
 	return p.String()
 }
 
+// hookName is the form of the names of hooks, as the configuration has it.
+var hookName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+
 // actionOf returns the action that a target of the language of rules is, if this API has words for it.
 func actionOf(target string) (action, bool) {
 	if target == drop {
 		return action{Type: drop}, true
 	}
 	var values []string
+	if name, ok := strings.CutPrefix(target, "hook "); ok && hookName.MatchString(name) { // and nothing behind it
+		values = []string{name}
+		return action{Type: worker, Value: &values}, true
+	}
 	for rest := target; rest != ""; {
 		var w string
 		w, rest = cutWord(rest)
@@ -294,8 +302,12 @@ func (w *writtenRule) checkAction() error {
 		return invalid("/actions/0/value", "drop takes no value")
 	case a.Type == drop:
 		return nil
+	case a.Type == worker && len(values) != 1:
+		return invalid("/actions/0/value", "worker has one value, the name of a hook")
+	case a.Type == worker && !hookName.MatchString(values[0]):
+		return invalid("/actions/0/value/0", "a worker is the name of a hook, not its URL")
 	case a.Type == worker:
-		return invalid("/actions/0/type", "this relay runs no Workers")
+		return nil
 	case a.Type != forward:
 		return invalid("/actions/0/type", "the type of an action is forward, drop or worker")
 	case len(values) == 0:

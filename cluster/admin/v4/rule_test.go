@@ -131,7 +131,12 @@ func TestAPI_Refused(t *testing.T) {
 			"address"},
 		{"a next hop as a value", literalRule("a@example.com", `{"type":"forward","value":["smtp://127.0.0.1:25"]}`),
 			"address"},
-		{"a worker", literalRule("a@example.com", `{"type":"worker","value":["w"]}`), "Workers"},
+		{"a worker", literalRule("a@example.com", `{"type":"worker","value":["w"]}`), "no hook w for"},
+		{"two workers", literalRule("a@example.com", `{"type":"worker","value":["orders","ours"]}`), "one value"},
+		{"no worker", literalRule("a@example.com", `{"type":"worker"}`), "one value"},
+		{"a worker with a fallback", literalRule("a@example.com", `{"type":"worker","value":["ours drop"]}`), "name of"},
+		{"a URL as a worker", literalRule("a@example.com", `{"type":"worker","value":["https://h.example/"]}`),
+			"not its URL"},
 		{"another action", literalRule("a@example.com", `{"type":"reply"}`), "forward, drop or worker"},
 		{"a priority below zero", `{"priority":-1}`, "priority"},
 		{"a priority that is no number", `{"priority":"1"}`, "priority"},
@@ -238,6 +243,7 @@ func FuzzAPI_Rule(f *testing.F) {
 		literalRule(`"a b"@example.com`, `{"type":"forward","value":["*@x.example","\"c,d\"@x.example"]}`),
 		`{"name":null,"priority":1,"source":"wrangler"}`, `[]`,
 		`{"matchers":[{"type":"all"}],"actions":[{"type":"drop","value":[]}]}`,
+		literalRule("a@example.com", `{"type":"worker","value":["orders"]}`),
 	} {
 		f.Add(s)
 	}
@@ -271,4 +277,27 @@ func FuzzAPI_Rule(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestRules_Worker: a worker is a hook of the configuration, comes back as it was written, and is shown of a rule that
+// was written in another way, unless that says more.
+func TestRules_Worker(t *testing.T) {
+	w := newWorld(t, t.TempDir())
+	var got shownRule
+	for _, name := range []string{"orders", "ours"} {
+		w.ok("POST", routingPath+"/rules", literalRule(name+"@example.com", `{"type":"worker","value":["`+name+`"]}`), &got)
+		if got.Actions[0].Type != worker || !slices.Equal(got.Actions[0].values(), []string{name}) {
+			t.Errorf("got %+v", got)
+		}
+		if !strings.Contains(w.text, "\n"+name+"@example.com  hook "+name+"\n") {
+			t.Errorf("no line of %s in %s", name, w.text)
+		}
+	}
+	for target, want := range map[string]string{
+		"hook orders": worker, "hook orders drop": "", "hook https://h.example/": "", "hook": "",
+	} {
+		if a, ok := actionOf(target); ok != (want != "") || a.Type != want {
+			t.Errorf("%q is %+v, %t", target, a, ok)
+		}
+	}
 }

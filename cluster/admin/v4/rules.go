@@ -132,7 +132,7 @@ func (a *API) getRule(c *call) (answer, error) {
 }
 
 // written reads the rule that a client wrote for a zone.
-func (c *call) written(zone string, catchAll bool, old *account.Rule) (account.Rule, error) {
+func (a *API) written(c *call, zone string, catchAll bool, old *account.Rule) (account.Rule, error) {
 	if err := c.who.May(account.Owner); err != nil {
 		return account.Rule{}, err
 	}
@@ -140,7 +140,12 @@ func (c *call) written(zone string, catchAll bool, old *account.Rule) (account.R
 	if err := c.body(&w); err != nil {
 		return account.Rule{}, err
 	}
-	return w.check(zone, catchAll, old)
+	r, err := w.check(zone, catchAll, old)
+	if name := r.Hook(); err == nil && name != "" && !a.cfg.Hook(c.who, name, zone) {
+		return r, invalid("/actions/0/value/0", "there is no hook "+name+" for rules of "+zone+": a worker is one of "+
+			"hooks.named of the configuration")
+	}
+	return r, err
 }
 
 func (a *API) addRule(c *call) (answer, error) {
@@ -148,7 +153,7 @@ func (a *API) addRule(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	r, err := c.written(zone, false, nil)
+	r, err := a.written(c, zone, false, nil)
 	if err != nil {
 		return answer{}, err
 	}
@@ -192,7 +197,7 @@ func (a *API) replaceRule(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	r, err := c.written(zone, false, &old)
+	r, err := a.written(c, zone, false, &old)
 	if err != nil {
 		return answer{}, err
 	}
@@ -235,7 +240,7 @@ func (a *API) writeCatchAll(c *call) (answer, error) {
 		return answer{}, err
 	}
 	old, kept := c.catchAllOf(zone)
-	r, err := c.written(zone, true, &old)
+	r, err := a.written(c, zone, true, &old)
 	if err != nil {
 		return answer{}, err
 	}

@@ -46,6 +46,8 @@ type Config struct {
 	Records func(domain string) ([]Record, error)
 	// Ask has the owner of a destination asked whether it is his. It does not wait for the answer, nor for the letter.
 	Ask func(ctx context.Context, p account.Principal, d account.Destination) error
+	// Hook reports whether a rule that a principal writes for a zone may have the hook of a name asked.
+	Hook func(p account.Principal, name, zone string) bool
 	Sender
 }
 
