@@ -163,6 +163,8 @@ type Trust struct {
 	// means those of the system.
 	Authorities func(host string) (of *tlspolicy.Authorities, pinned bool)
 	MinTLS      uint16 // see dial.Config
+	// Public is that of mx.Config.
+	Public func(host string) bool
 	// Fetch fetches policies of MTA-STS, Load and Save keep them for others; see tlspolicy.Config. nil disables each.
 	Fetch func(context.Context, hook.Request) (hook.Response, error)
 	Load  func(ctx context.Context, domain string) (policy string, ok bool)

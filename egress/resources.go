@@ -76,7 +76,7 @@ func newResources(cfg Config) (*resources, error) {
 	}
 	finder, err := mx.New(mx.Config{
 		Resolver: cfg.Resolver, AllowPrivate: cfg.AllowPrivate, Self: cfg.Self, SelfAddrs: cfg.SelfAddrs,
-		Providers: cfg.Providers, Now: cfg.Now,
+		Providers: cfg.Providers, Now: cfg.Now, Public: cfg.Public,
 	})
 	if err != nil {
 		return nil, err

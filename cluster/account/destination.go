@@ -21,11 +21,12 @@ type Destination struct {
 	Modified time.Time  `json:"modified"`
 	Verified *time.Time `json:"verified,omitempty"` // nil: not yet
 	How      string     `json:"how,omitempty"`      // it was verified: link, admin, txt, file
-	// Link is the SHA-256 of the open link's secret, in hexadecimal, and Expires its end; "" without one.
+	// Link is the SHA-256 of the open link's secret, in hexadecimal, and Expires its end; "" without one. Of one that
+	// was verified by a publication Expires is until when that counts if it is not found again.
 	Link    string     `json:"link,omitempty"`
 	Expires *time.Time `json:"expires,omitempty"`
-	Asked   *time.Time `json:"asked,omitempty"`  // when the last link was sent
-	Failed  string     `json:"failed,omitempty"` // the reply by which its message was not taken
+	Asked   *time.Time `json:"asked,omitempty"`  // when the last link was sent, or a publication looked for
+	Failed  string     `json:"failed,omitempty"` // the reply by which its message was not taken, or what was not found
 }
 
 // clone returns a copy that shares nothing which changes.

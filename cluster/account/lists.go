@@ -31,6 +31,7 @@ type kept struct {
 	audit        []Entry
 
 	byHash map[string]*keptToken // the tokens by their hash
+	proved provedHosts
 }
 
 // text is the lists as nodes share them.
@@ -66,6 +67,10 @@ func (l *lists) use(k *kept) {
 	for i := range k.tokens {
 		k.byHash[k.tokens[i].Hash] = &k.tokens[i]
 	}
+	if old := l.current.Load(); old != nil {
+		k.proved = old.proved
+	}
+	k.proved = provedIn(k.destinations, k.proved)
 	l.current.Store(k)
 }
 

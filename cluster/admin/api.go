@@ -256,10 +256,18 @@ type Destination struct {
 	Asked    *time.Time `json:"asked,omitempty"`
 	Failed   string     `json:"failed,omitempty"`
 	Note     string     `json:"note,omitempty"` // why its owner is not asked
+
+	Proof *account.Proof `json:"proof,omitempty"` // what its owner publishes to have it verified; nil: nothing does
 }
 
 func destinationOf(d account.Destination) Destination {
-	return Destination{d.ID, d.Address, d.Domains, d.Created, d.Modified, d.Verified, d.How, d.Asked, d.Failed, ""}
+	out := Destination{
+		d.ID, d.Address, d.Domains, d.Created, d.Modified, d.Verified, d.How, d.Asked, d.Failed, "", nil,
+	}
+	if proof, ok := d.Proof(); ok {
+		out.Proof = &proof
+	}
+	return out
 }
 
 func (s *Server) listDestinations(r *http.Request) (int, any, error) {

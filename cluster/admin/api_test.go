@@ -124,7 +124,7 @@ func TestAPI_Ask(t *testing.T) {
 		{"smtp://192.0.2.1", "no letter can be sent there", 3},
 	} {
 		_, d := a.ask(t, adminToken, "POST", "/api/v1/destinations", `{"address":"`+tt.address+`"}`)
-		if d["note"] != tt.note || len(a.asked) != tt.asked {
+		if d["note"] != tt.note || len(a.asked) != tt.asked || d["proof"] != nil {
 			t.Errorf("%s: %v, asked %q", tt.address, d, a.asked)
 		}
 		if tt.note != nil {

@@ -212,6 +212,7 @@ func (n *Node) startAccount() error {
 	}
 	a.Start(context.Background())
 	n.rules.account = a
+	n.rules.proved.Store(a)
 	n.cleanups.add("account", func(context.Context) error { a.Close(); return nil })
 	return nil
 }

@@ -63,6 +63,7 @@ type hooks struct {
 	verified    func(domains []string, address string) bool // see account.Account.Verified; nil: there is no API
 	asked       func(result string)                         // told of questions to hooks; nil disables it
 	sender      func(id, secret string) ([]string, bool)    // see submission.Config.Token; nil: no tokens log in
+	public      func(host string) bool                      // see mx.Config.Public; nil: none is
 	login       func(submission.Result)                     // told of logins of users; nil disables it
 	listChanged func(zone string, healthy bool, why string) // when the health of a DNS list changes
 
@@ -148,7 +149,9 @@ func (p *parts) makeEgress(h hooks) error {
 		Ours: egress.Ours{
 			Sources: sources, Helos: helos, Certificate: p.files.ownCertificate, Family: family, Addresses: addresses,
 		},
-		Trust:        egress.Trust{Authorities: p.files.hostAuthorities, MinTLS: tlsVersions[c.Egress.TLSMin]},
+		Trust: egress.Trust{
+			Authorities: p.files.hostAuthorities, MinTLS: tlsVersions[c.Egress.TLSMin], Public: h.public,
+		},
 		AllowPrivate: c.Egress.AllowPrivate,
 		Self:         []string{c.Hostname},
 		SelfAddrs:    mxSelfAddrs(c),

@@ -13,6 +13,7 @@ import (
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
+	"github.com/millrace/millrace/cluster/account"
 	"github.com/millrace/millrace/cluster/activity"
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/config"
@@ -106,14 +107,19 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 	n.reloads.begin(cfg)
 	n.metrics = admin.NewMetrics(opts.Version, shown{n}.gauges())
 	n.events = newQueue(ringSize, n.metrics)
+	proved := new(atomic.Pointer[account.Account])
 	n.parts, err = build(files, hooks{
 		log: n.log.Logger, emit: n.events.Emit, nodes: n.members.nodes, roundTrip: n.metrics.ObserveRedis,
 		query: n.metrics.ObserveDNS,
 		handshake: func(took time.Duration, err error) {
 			n.metrics.ObserveHandshake(admin.WithDestination, took, err)
 		},
-		sender:      func(id, secret string) ([]string, bool) { return n.rules.sender(id, secret) }, // made below
-		verified:    func(domains []string, address string) bool { return n.rules.verified(domains, address) },
+		sender:   func(id, secret string) ([]string, bool) { return n.rules.sender(id, secret) }, // made below
+		verified: func(domains []string, address string) bool { return n.rules.verified(domains, address) },
+		public: func(host string) bool {
+			a := proved.Load()
+			return a != nil && a.IsProved(host)
+		},
 		asked:       n.metrics.CountHook,
 		login:       func(r submission.Result) { n.metrics.CountLogin(r.String()) },
 		listChanged: n.log.logListChange, filterChanged: n.log.logFilterChange,
@@ -124,6 +130,7 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 	n.metrics.BeginFilters(n.parts.filters.Names()...)
 	n.rules = &ruleSet{
 		router: files.rules, state: string(cfg.State), changing: make(chan struct{}, 1), log: n.log.Logger,
+		proved: proved,
 	}
 	if n.public, err = newPublicPages(n); err != nil {
 		return nil, err
@@ -327,7 +334,9 @@ func (n *Node) startAdmin() error {
 	if err := n.startOwnMail(); err != nil {
 		return err
 	}
-	n.startVerifier()
+	if err := n.startVerifier(); err != nil {
+		return err
+	}
 	board, err := shown{n}.startPages(n.rules.account)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/cluster/account"
@@ -25,9 +26,11 @@ type ruleSet struct {
 	state  string         // the folder of those; "" for none
 	log    *slog.Logger
 
-	account  *account.Account // has the API's rules changed; nil: the configuration has no section admin
-	verifier *verify.Verifier // has owners of destinations asked; nil like account
-	changing chan struct{}    // holds a value while the rules of this node alone are changed
+	// account has the API's rules changed; nil: the configuration has no section admin.
+	account  *account.Account
+	proved   *atomic.Pointer[account.Account] // account, for those who need no other
+	verifier *verify.Verifier                 // has owners of destinations asked; nil like account
+	changing chan struct{}                    // holds a value while the rules of this node alone are changed
 }
 
 // Rules say which rules are in force, and where they come from.

@@ -23,6 +23,12 @@ func (f *Finder) Addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	if err != nil {
 		return nil, err
 	}
+	return f.allowed(host, all, f.cfg.AllowPrivate)
+}
+
+// allowed returns those of a host's addresses that may be connected to, in the memory of all. The error is that of
+// Addrs.
+func (f *Finder) allowed(host string, all []netip.Addr, private bool) ([]netip.Addr, error) {
 	allowed := all[:0]
 	var why string
 	for _, a := range all {
@@ -33,7 +39,7 @@ func (f *Finder) Addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 		case kind == network.Documentation && f.cfg.examples:
 			kind = ""
 		}
-		if never || kind != "" && !f.cfg.AllowPrivate {
+		if never || kind != "" && !private {
 			why = a.String() + " is " + kind
 			if !never {
 				why += ", which egress.allow_private does not allow"
@@ -49,8 +55,9 @@ func (f *Finder) Addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	return allowed, nil
 }
 
-// FixedAddrs returns the addresses of a host that the administrator wrote down, whatever network they are in. The host
-// is a name, "localhost", or an address with or without brackets. Order and errors are those of Addrs.
+// FixedAddrs returns the addresses of a host that the administrator wrote down, whatever network they are in, and of
+// one of Config.Public those that are public. The host is a name, "localhost", or an address with or without brackets.
+// Order and errors are those of Addrs.
 func (f *Finder) FixedAddrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{a.Unmap()}, nil
@@ -58,7 +65,11 @@ func (f *Finder) FixedAddrs(ctx context.Context, host string) ([]netip.Addr, err
 	if isLocalhost(canonical(host)) {
 		return []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})}, nil
 	}
-	return f.addrs(ctx, host)
+	all, err := f.addrs(ctx, host)
+	if err != nil || f.cfg.Public == nil || !f.cfg.Public(host) {
+		return all, err
+	}
+	return f.allowed(host, all, false)
 }
 
 // addrs returns the addresses of a host, IPv6 first. The slice is the caller's.

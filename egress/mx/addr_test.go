@@ -69,6 +69,20 @@ func TestFinder_OwnAddrs(t *testing.T) {
 	}
 }
 
+// TestFinder_FixedAddrsPublic: a host of another, who may point its name anywhere, has public addresses alone, also
+// where MX hosts may have others.
+func TestFinder_FixedAddrsPublic(t *testing.T) {
+	w := newWorld(t, Config{AllowPrivate: true, Public: func(host string) bool { return host == "lan.example" }})
+	if got, err := w.FixedAddrs(t.Context(), "lan.example"); text(Set{}, err) != "451 4.4.1" {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for _, host := range []string{"10.0.0.7", "localhost"} {
+		if got, err := w.FixedAddrs(t.Context(), host); err != nil || len(got) == 0 {
+			t.Errorf("%s, which the administrator wrote down: %v, %v", host, got, err)
+		}
+	}
+}
+
 // TestFinder_FixedAddrs: fixed addresses are not filtered.
 func TestFinder_FixedAddrs(t *testing.T) {
 	w := newWorld(t, Config{})

@@ -32,6 +32,9 @@ type Config struct {
 	// local, 100.64.0.0/10, for benchmarks or documentation, and the like.
 	// Without it the owner of any domain could make us connect into our own network with an MX record.
 	AllowPrivate bool
+	// Public reports whether a host of the rules is one whose addresses are judged as those of MX hosts are without
+	// AllowPrivate: its name is another's, who may point it anywhere. nil means that none is.
+	Public func(host string) bool
 	// Self are the host names that mail reaches us by, and SelfAddrs the addresses. An MX host that is one of them, or
 	// has one of the addresses, is ourselves.
 	Self      []string

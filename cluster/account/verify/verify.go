@@ -1,10 +1,11 @@
 // Package verify asks the owner of a destination whether it is his.
 //
-// It owns the links that are sent, the text of the letters, and how often one may be asked for. It refuses to know how
-// a letter is carried, and where a destination is kept.
+// It owns the links that are sent, the text of the letters, what the owner of a host publishes, and how often one may
+// be asked for. It refuses to know how a letter is carried, how a name is looked up, and where a destination is kept.
 //
-// Invariants: a link is good for one day and for one use, and another one ends it; what is kept of it is a digest;
-// nothing is queued: a letter that is put off has failed, and is asked for again.
+// Invariants: what is not public is proved by no publication; a link is good for one day and for one use, and another
+// one ends it; what is kept of it is a digest; nothing is queued: a letter that is put off has failed, and is asked for
+// again.
 package verify
 
 import (
@@ -54,9 +55,10 @@ type Config struct {
 	// From is the address that letters come from; its domain is this relay's name.
 	From mail.Path
 	// Send carries a message, and returns the reply that settled it. An error means that there was none.
-	Send func(ctx context.Context, from, to mail.Path, message []byte) (code int, reply string, err error)
-	Log  *slog.Logger     // required
-	Now  func() time.Time // nil: time.Now
+	Send    func(ctx context.Context, from, to mail.Path, message []byte) (code int, reply string, err error)
+	Lookups                  // all of them, or none: then no publication proves anything
+	Log     *slog.Logger     // required
+	Now     func() time.Time // nil: time.Now
 }
 
 // A Verifier sends letters and takes the links that were followed. It is safe for concurrent use. Close ends it.
@@ -78,6 +80,9 @@ func New(cfg Config) *Verifier {
 	}
 	v := &Verifier{cfg: cfg, places: make(chan struct{}, maxLetters), used: lru.New[string, gcra.Account](maxAskers)}
 	v.ctx, v.cancel = context.WithCancel(context.Background())
+	if cfg.Text != nil {
+		v.sending.Go(v.watch) // ends with Close
+	}
 	return v
 }
 
@@ -92,19 +97,25 @@ func refused(message string) error {
 	return &account.Error{Kind: account.Refused, Code: account.CodeRefused, Message: message}
 }
 
-// Ask sends a letter with a link to a destination that is an address and is not verified. It does not wait for what
-// becomes of the letter, which the destination shows. The error is an *account.Error.
+// Ask sends a letter with a link to a destination that is an address and is not verified. What is the host of another
+// is looked for: its owner publishes a token, which the error says. It does not wait for what becomes of either, which
+// the destination shows. The error is an *account.Error.
 func (v *Verifier) Ask(ctx context.Context, p account.Principal, d account.Destination) error {
 	to, err := mail.ParsePath(d.Address, true)
 	switch {
 	case d.Verified != nil:
 		return refused("the destination is verified")
+	case (err != nil || to.Domain == "") && v.cfg.Text != nil:
+		if proof, ok := d.Proof(); ok {
+			return v.askProof(ctx, p, d, proof)
+		}
+		return refused("one who runs this relay has to say that it is verified")
 	case err != nil || to.Domain == "":
 		return refused("no letter can be sent there: one who runs this relay has to say that it is verified")
 	case v.cfg.URL == "":
 		return refused("no letter is sent, because the configuration has no public.url: one who runs this relay has " +
 			"to say that the destination is verified")
-	case !v.take(p):
+	case !v.take(p, p.ID, letters):
 		return refused("this token has had enough letters sent for now")
 	}
 	select {
@@ -124,16 +135,16 @@ func (v *Verifier) Ask(ctx context.Context, p account.Principal, d account.Desti
 	return nil
 }
 
-// take counts a letter of a token. Tokens for all domains have no limit.
-func (v *Verifier) take(p account.Principal) bool {
+// take counts what a token has done, by a key. Tokens for all domains have no limit.
+func (v *Verifier) take(p account.Principal, key string, most gcra.Limit) bool {
 	if p.Unlimited() {
 		return true
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	used, _ := v.used.Get(p.ID)
-	ok := used.Take(v.cfg.Now(), letters)
-	v.used.Put(p.ID, used, 1)
+	used, _ := v.used.Get(key)
+	ok := used.Take(v.cfg.Now(), most)
+	v.used.Put(key, used, 1)
 	return ok
 }
 
