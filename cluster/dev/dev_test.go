@@ -7,7 +7,11 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
+	"net/http/cookiejar"
 	"net/netip"
+	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -131,6 +135,64 @@ func TestRun_Others(t *testing.T) {
 		return strings.Contains(after, "<you@sender.example> -> <refuse@dev.example>") &&
 			strings.Contains(after, "refused: upstream")
 	})
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRun_Browser: after `make run` a mail that is delivered and one that is refused are both in the browser, each with
+// its trace, by the link that is printed. Beside the clone, two commands: make run, and one that sends.
+func TestRun_Browser(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	out := newPipe()
+	ended := make(chan error)
+	go func() { ended <- Run(ctx, Config{Addr: "127.0.0.1:0", Out: out}) }()
+	text := out.await(t, func(s string) bool { return strings.Contains(s, "Metrics and health") })
+	_, rest, _ := strings.Cut(text, "swaks --server ")
+	addr, _, _ := strings.Cut(rest, " ")
+	link := regexp.MustCompile(`(http://[^/ ]+)/login#(\S+)`).FindStringSubmatch(text)
+	if link == nil {
+		t.Fatalf("no link in %s", text)
+	}
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	browser := &http.Client{Jar: jar, Transport: transport}
+	read := func(answer *http.Response, err error) string {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		page, err := io.ReadAll(answer.Body)
+		if err != nil || answer.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s, %v", answer.Request.URL, answer.Status, err)
+		}
+		return string(page)
+	}
+	read(browser.PostForm(link[1]+"/login", url.Values{"token": {link[2]}}))
+	for to, says := range map[string]string{"accept": "250 ", "refuse": "No such mailbox here"} {
+		got, _, _, err := send(addr, letter{
+			helo: "you.example", reverse: "you@sender.example", forward: to + "@dev.example",
+			octets: "Subject: hi\r\n\r\nHi\r\n",
+		})
+		_, id, traced := strings.Cut(got.last(), "id=")
+		if err != nil || !traced || !strings.Contains(got.last(), says) {
+			t.Fatalf("%s: got %v, %v", to, got, err)
+		}
+		out.await(t, func(s string) bool { return strings.Contains(s, "-> <"+to+"@dev.example>") })
+		if page := read(browser.Get(link[1] + "/log?to=" + to + "@dev.example")); !strings.Contains(page, "/log/"+id) {
+			t.Errorf("%s: the log has no %s", to, id)
+		}
+		page := read(browser.Get(link[1] + "/log/" + id))
+		if !strings.Contains(page, to+"@dev.example") || !strings.Contains(page, says) {
+			t.Errorf("%s: the page of the message is %s", to, page)
+		}
+	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -97,6 +98,39 @@ func TestNode_ActivityHashedPostmaster(t *testing.T) {
 	}
 	if !b.log.Has(rows[0].To) {
 		t.Errorf("the log lacks %s", rows[0].To)
+	}
+}
+
+// TestNode_Retired: mail to an address that was retired is refused at RCPT, each refusal is a row and is counted for
+// its sender, and no copy goes anywhere.
+func TestNode_Retired(t *testing.T) {
+	b := startNode(t, fmt.Sprintf("state: %q\nactivity: {}\n", t.TempDir()), nil)
+	b.make(t, "old@retired.example", "reject 550 5.1.1 This address is not in use any more")
+	for _, from := range []string{"shop@a.example", "shop@a.example", "spam@b.example"} {
+		c := b.dial(t)
+		c.say("EHLO client.example", 250)
+		c.say("MAIL FROM:<"+from+">", 250)
+		c.say("RCPT TO:<old@retired.example>", 550)
+		c.say("QUIT", 221)
+		<-b.seen
+	}
+	log := b.activity.Log
+	for _, r := range activityOf(t, b) {
+		if r.Status != activity.Rejected || r.To != "old@retired.example" {
+			t.Errorf("got %+v", r)
+		}
+	}
+	counts := make(map[string]int)
+	for _, s := range log.Senders(activity.Query{To: "old@retired.example"}).Senders {
+		if counts[s.From] = s.Messages; s.Delivered != 0 {
+			t.Errorf("got %+v", s)
+		}
+	}
+	if len(counts) != 2 || counts["shop@a.example"] != 2 || counts["spam@b.example"] != 1 {
+		t.Errorf("got %v", counts)
+	}
+	if n := len(b.dest.Messages()); n != 0 {
+		t.Errorf("%d messages went out", n)
 	}
 }
 
