@@ -197,6 +197,29 @@ func (r *Router) Prepare(number uint64, files iter.Seq2[string, string]) (use fu
 	return func() { r.swap(next, reload, false) }, nil
 }
 
+// Trial returns a Router of its own with other rules, of files as Prepare takes them, and no memory of those before.
+// nil stands for the rules in force. The error is as that of Prepare.
+func (r *Router) Trial(files iter.Seq2[string, string]) (*Router, error) {
+	table := r.current.Load().Table
+	if files != nil {
+		var list []rules.File
+		for name, text := range files {
+			list = append(list, rules.File{Name: name, Text: text})
+		}
+		var err error
+		if table, err = rules.Make(list, r.rulesConfig()); err != nil {
+			return nil, err
+		}
+	}
+	v, err := r.versionOf(table)
+	if err != nil {
+		return nil, err
+	}
+	trial := &Router{cfg: r.cfg}
+	trial.current.Store(v)
+	return trial, nil
+}
+
 // versionOf makes a version of a table that may replace the one in force.
 func (r *Router) versionOf(table *rules.Table) (*version, error) {
 	if old := r.current.Load(); old.Len() > 0 && table.Len() == 0 && !r.isMeant(old.Table, table) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"time"
 
@@ -19,6 +20,10 @@ type Rules struct {
 	// to accept it beside the files of the administrator. Then it is kept, and put in force. edit may be called again.
 	// An error of edit is returned as it is, and then nothing has changed.
 	Change func(ctx context.Context, edit func(old string) (string, error)) error
+	// Try returns the error that Change would have for a text. Nothing changes.
+	Try func(text string) error
+	// Files returns the names and the texts of all files of rules in force. nil means that there are none.
+	Files func() iter.Seq2[string, string]
 	// Faults returns the lines of the file that an error of Change is about, and whether it is one of rules at all.
 	Faults func(err error) (lines []Fault, isRules bool)
 }

@@ -1,6 +1,7 @@
 package account
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"slices"
@@ -32,6 +33,13 @@ func (a *Account) entry(p Principal, what, about, domain string, before, after a
 		ID: NewID(), At: a.now(), Who: p.Name, Token: p.ID, What: what, About: about, Domain: domain,
 		Before: recordOf(before), After: recordOf(after),
 	}
+}
+
+// Record writes an entry to the audit about a change that the Account does not make.
+func (a *Account) Record(ctx context.Context, p Principal, what string, before, after any) error {
+	return a.change(ctx, func(*kept) ([]Entry, error) {
+		return []Entry{a.entry(p, what, "", "", before, after)}, nil
+	})
 }
 
 // logEntry writes an entry to the log, which keeps it for longer.

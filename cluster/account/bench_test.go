@@ -53,6 +53,7 @@ func faultsOf(err error) ([]Fault, bool) {
 func (w *world) rulesFile() Rules {
 	return Rules{
 		Text: func() string { return w.text },
+		Try:  w.accept,
 		Change: func(_ context.Context, edit func(string) (string, error)) error {
 			text, err := edit(w.text)
 			if err == nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // A ruleWriter is one change of the file of rules.
@@ -181,10 +180,7 @@ func (w *ruleWriter) take(r Rule, byID map[string]*Rule) error {
 func unique(list []Rule) error {
 	seen := make(map[string]bool, len(list))
 	for i := range list {
-		key := strings.ToLower(list[i].Pattern)
-		if list[i].Pattern[0] == '/' {
-			key = list[i].Pattern
-		}
+		key := list[i].key()
 		if seen[key] {
 			return &Error{Kind: Refused, Code: CodeClash, Field: "pattern",
 				Message: fmt.Sprintf("there is a rule for %q already", list[i].Pattern)}

@@ -241,6 +241,14 @@ func (l *Log) filter(q *Query) *filter {
 	return f
 }
 
+// Hashed returns what stands for an address in the rows, and whether that is something else than the address.
+func (l *Log) Hashed(address string) (string, bool) {
+	if l.cfg.Hide == nil {
+		return address, false
+	}
+	return l.hidden(address), true
+}
+
 // hidden returns what stands for an address in the rows. A domain, or a part of an address, stands for itself.
 func (l *Log) hidden(address string) string {
 	if at := strings.LastIndexByte(address, '@'); at <= 0 || at == len(address)-1 {

@@ -64,7 +64,7 @@ func TestServer_Token(t *testing.T) {
 		want        int
 	}{
 		{"/livez", "", 200}, {"/readyz", "", 200}, {"/metrics", "", 200},
-		{"/api/v1/rules", "", 401}, {"/api/v1/rules", "wrong", 401}, {"/api/v1/rules", "0123456789abcdef", 404},
+		{"/api/v1/nothing", "", 401}, {"/api/v1/nothing", "wrong", 401}, {"/api/v1/nothing", "0123456789abcdef", 404},
 		{"/", "", 404},
 	} {
 		if got, body := get(t, base+tt.path, tt.token); got != tt.want {

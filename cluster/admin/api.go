@@ -38,14 +38,15 @@ func (s *Server) operations() []operation {
 		return s.authorized(answering(f), refuseAPI)
 	}
 	tokens, blocks := &tokens{s.account}, &blocks{s.account}
+	plans := &plans{s.account, s.cfg.Activity.Replay, make(chan struct{}, 1)}
 	return []operation{
 		{"GET", "/api/v1/cluster", s.operate(account.ReadOnly, s.cluster)},
 		{"POST", "/api/v1/cluster/drain", s.operate(account.Operator, s.drain)},
 		{"POST", "/api/v1/check/{what}", s.operate(account.Operator, s.check)},
 		{"POST", "/api/v1/explain", s.operate(account.Operator, s.explain)},
 		{"GET", "/api/v1/reports/{kind}/{domain}", s.operate(account.ReadOnly, reported(s.cfg.Report))},
-		{"GET", "/api/v1/log", s.authorized(reading(s.cfg.Log), refuseAPI)},
-		{"GET", "/api/v1/log/senders", s.authorized(reading(s.cfg.Senders), refuseAPI)},
+		{"GET", "/api/v1/log", s.authorized(reading(s.cfg.Activity.Log), refuseAPI)},
+		{"GET", "/api/v1/log/senders", s.authorized(reading(s.cfg.Activity.Senders), refuseAPI)},
 		{"GET", "/api/v1/openapi.yaml", s.authorized(http.HandlerFunc(describe), refuseAPI)},
 		{"GET", "/api/v1/whoami", to(whoami)},
 		{"GET", "/api/v1/routes", to(s.listRoutes)},
@@ -56,6 +57,10 @@ func (s *Server) operations() []operation {
 		{"GET", "/api/v1/blocks", to(blocks.list)},
 		{"POST", "/api/v1/blocks", to(blocks.add)},
 		{"DELETE", "/api/v1/blocks/{id}", to(blocks.remove)},
+		{"GET", "/api/v1/rules", to(plans.rules)},
+		{"POST", "/api/v1/plan", s.authorized(taking(plans.plan), refuseAPI)},
+		{"POST", "/api/v1/apply", s.authorized(taking(plans.apply), refuseAPI)},
+		{"POST", "/api/v1/replay", s.authorized(taking(plans.replayed), refuseAPI)},
 		{"GET", "/api/v1/destinations", to(s.listDestinations)},
 		{"POST", "/api/v1/destinations", to(s.addDestination)},
 		{"GET", "/api/v1/destinations/{id}", to(s.oneDestination)},

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -38,6 +40,10 @@ func startAPI(t *testing.T, state string) *api {
 	a := &api{}
 	rules := account.Rules{
 		Text: func() string { return a.text },
+		Try:  func(string) error { return nil },
+		Files: func() iter.Seq2[string, string] {
+			return maps.All(map[string]string{"routes.txt": "x@files.example drop\n"})
+		},
 		Change: func(_ context.Context, edit func(string) (string, error)) error {
 			text, err := edit(a.text)
 			if strings.Contains(text, "\ninfo@files.example") {
@@ -68,10 +74,19 @@ func startAPI(t *testing.T, state string) *api {
 			}
 			return errors.New("no letter can be sent there")
 		},
-		Check:   func(context.Context, string, []byte) (any, error) { return map[string]any{}, nil },
-		Report:  func(context.Context, string, string, string) (any, error) { return map[string]any{}, nil },
-		Log:     func(context.Context, url.Values) (any, error) { return map[string]any{}, nil },
-		Senders: func(context.Context, url.Values) (any, error) { return map[string]any{}, nil },
+		Check:  func(context.Context, string, []byte) (any, error) { return map[string]any{}, nil },
+		Report: func(context.Context, string, string, string) (any, error) { return map[string]any{}, nil },
+		Activity: Activity{
+			Log:     func(context.Context, url.Values) (any, error) { return map[string]any{}, nil },
+			Senders: func(context.Context, url.Values) (any, error) { return map[string]any{}, nil },
+			Replay: func(context.Context, account.Principal, account.Wish, string) (any, error) {
+				return json.RawMessage(
+					`{"since":"2026-11-30T12:00:00Z","messages":1,"same":0,"differ":1,"unknown":0,"notes":[],` +
+						`"groups":[{"to":"a@b.example","before":"x","after":"y","messages":1,` +
+						`"last":"2026-11-30T12:00:00Z"}]}`,
+				), nil
+			},
+		},
 		Explain: func(context.Context, []byte) (int, any) { return 200, map[string]any{} }, MaxQuestion: 1 << 10,
 	})
 	return a
@@ -352,6 +367,9 @@ func TestOpenAPI(t *testing.T) {
 		"POST /api/v1/routes":             `{"pattern":"b@example.com","target":"drop","name":"n"}`,
 		"PUT /api/v1/routes/{id}":         `{"pattern":"c@example.com","target":"drop"}`,
 		"POST /api/v1/blocks":             `{"sender":"@bulk.example","for":"example.com"}`,
+		"POST /api/v1/plan":               `{"owner":"a","rules":"p@example.com drop\n"}`,
+		"POST /api/v1/apply":              `{"owner":"a","rules":"p@example.com drop\n"}`,
+		"POST /api/v1/replay":             `{"owner":"a","rules":"p@example.com drop\n","since":"7d"}`,
 		"POST /api/v1/destinations":       `{"address":"x@y.example"}`,
 		"PATCH /api/v1/destinations/{id}": `{"verified":true}`,
 		"POST /api/v1/tokens":             `{"name":"x","role":"owner","domains":["a.example"]}`,

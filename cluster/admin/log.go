@@ -10,6 +10,13 @@ import (
 // The error says what is wrong with the filters. A nil Reading says that there is no log.
 type Reading func(ctx context.Context, filters url.Values) (answer any, err error)
 
+// An Activity is what answers by the activity log.
+type Activity struct {
+	Log     Reading // GET /api/v1/log
+	Senders Reading // GET /api/v1/log/senders
+	Replay  Replay  // POST /api/v1/replay
+}
+
 // reading returns what answers requests by a Reading.
 func reading(read Reading) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {

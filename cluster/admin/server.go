@@ -65,8 +65,8 @@ type Config struct {
 	// present one; nil: 404.
 	Report func(ctx context.Context, kind, domain, day string) (answer any, err error)
 
-	// Log answers GET /api/v1/log, and Senders GET /api/v1/log/senders.
-	Log, Senders Reading
+	// Activity answers by the activity log. Its zero value says that there is none.
+	Activity Activity
 
 	// Explain answers POST /api/v1/explain, of which the body is the question, within ExplainWithin; nil disables the
 	// page. MaxQuestion is the most octets of a question.

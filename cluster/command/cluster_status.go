@@ -1,23 +1,17 @@
 package command
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/config"
-	"github.com/millrace/millrace/router/leaf/printable"
 )
 
 type clusterStatusVerb struct {
@@ -65,86 +59,13 @@ func askNode(ctx context.Context, cfg *config.Config, method, path string) ([]by
 	return tellNode(ctx, cfg, nodeRequest{method: method, path: path, most: statusTimeout})
 }
 
-// A nodeRequest is a request to the admin server of a node.
-type nodeRequest struct {
-	method, path string
-	body         []byte
-	most         time.Duration // the answer may take
-}
-
 // tellNode is askNode with a body, and for an answer that takes time.
 func tellNode(ctx context.Context, cfg *config.Config, ask nodeRequest) ([]byte, error) {
-	switch {
-	case cfg.Admin == nil:
-		return nil, errors.New("the configuration has no admin section, so nobody can be asked")
-	case cfg.Admin.TokenFile == "":
-		return nil, errors.New("the configuration has no admin.token_file, so nobody is told")
-	}
-	file, err := os.ReadFile(string(cfg.Admin.TokenFile))
+	at, err := adminOf(cfg)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, ask.most)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, ask.method, "http://"+reachable(cfg.Admin.Addr)+ask.path,
-		bytes.NewReader(ask.body))
-	if err != nil {
-		return nil, err
-	}
-	r.Header.Set("Authorization", "Bearer "+string(admin.ParseToken(file)))
-	// No proxy of the environment is used: it would read the token.
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Do(r)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxStatus))
-	var refused struct{ Error string }
-	switch {
-	case err != nil:
-		return nil, err
-	case resp.StatusCode == http.StatusUnauthorized:
-		return nil, &statusError{cfg.Admin.Addr, resp.StatusCode, "does not know the token of admin.token_file"}
-	case resp.StatusCode == http.StatusBadRequest && json.Unmarshal(body, &refused) == nil && refused.Error != "":
-		return nil, refusedByNode{errors.New(printable.Text(refused.Error))}
-	case resp.StatusCode/100 != 2:
-		if json.Unmarshal(body, &refused) != nil || refused.Error == "" {
-			refused.Error = "answers " + resp.Status
-		}
-		return nil, &statusError{cfg.Admin.Addr, resp.StatusCode, printable.Text(refused.Error)}
-	}
-	return body, nil
-}
-
-// A statusError is an answer of a node that is no success.
-type statusError struct {
-	addr   string
-	status int
-	reason string // what the node says, or what HTTP calls the status
-}
-
-// Error returns the address and the reason.
-func (e *statusError) Error() string { return e.addr + ": " + e.reason }
-
-// A refusedByNode is a node's word on a request that it does not understand or carry out.
-type refusedByNode struct{ error }
-
-// reachable returns the address to connect to for an address that a node listens on: one of loopback if the node
-// listens on all addresses.
-func reachable(addr string) string {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return addr
-	}
-	a, err := netip.ParseAddr(host)
-	switch {
-	case host == "" || err == nil && a.IsUnspecified() && a.Is4():
-		host = "127.0.0.1"
-	case err == nil && a.IsUnspecified():
-		host = "::1"
-	}
-	return net.JoinHostPort(host, port)
+	return at.tell(ctx, ask)
 }
 
 // printStatus prints the status for people.

@@ -41,8 +41,8 @@ type verbs struct {
 	Check   checkVerbs  `cmd:"" help:"Validate a configuration and the rules it names, or look at the network."`
 	Explain explainVerb `cmd:"" help:"${explain}"`
 	Config  configVerbs `cmd:"" help:"Settings in force."`
-	Rules   rulesVerbs  `cmd:"" help:"Rules in force."`
-	Report  reportVerbs `cmd:"" help:"Reports on TLS and DMARC, as domains get them."`
+	ruleVerbs
+	Report reportVerbs `cmd:"" help:"Reports on TLS and DMARC, as domains get them."`
 	movingVerbs
 	Dev        devVerb        `cmd:"" help:"${dev}"`
 	DNS        dnsVerbs       `cmd:"" name:"dns" help:"What the DNS says of a domain, and is to say."`
@@ -55,6 +55,12 @@ type verbs struct {
 	Man        manVerb        `cmd:"" help:"Print the manual page, or write the pages of all verbs."`
 	Version    versionVerb    `cmd:"" help:"Print the version."`
 	Help       helpVerb       `cmd:"" help:"Print the help of millrace, or of a verb."`
+}
+
+// ruleVerbs are those for rules.
+type ruleVerbs struct {
+	Rules rulesVerbs `cmd:"" help:"Rules in force."`
+	Route routeVerbs `cmd:"" help:"Rules that a running node keeps, for all nodes: one by one, or as a text."`
 }
 
 // movingVerbs are those for a domain that moves here.
@@ -95,7 +101,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { exited = true }), // after --help, which is no error
 		kong.UsageOnError(),
-		helpTexts(), checkTexts(), migrateTexts(),
+		helpTexts(), checkTexts(), migrateTexts(), routeTexts(),
 	)
 	if err != nil {
 		fmt.Fprintln(stderr, "millrace:", err)

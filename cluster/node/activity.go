@@ -14,7 +14,6 @@ import (
 
 	"github.com/millrace/millrace/cluster/account"
 	"github.com/millrace/millrace/cluster/activity"
-	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/egress/events"
 	"github.com/millrace/millrace/router/leaf/printable"
 	"github.com/millrace/millrace/router/mail"
@@ -336,14 +335,6 @@ func sessionOf(leg *mail.Leg) string {
 		text += ", by node " + strconv.Quote(leg.Node)
 	}
 	return text
-}
-
-// reading returns what answers requests about the activity log, nil if none is kept here or at another node.
-func (n shown) reading(read admin.Reading) admin.Reading {
-	if n.activity.Log == nil && n.cfg.Cluster == nil {
-		return nil
-	}
-	return read
 }
 
 // answerPeer answers the question of another node, about this one alone.

@@ -137,7 +137,7 @@ func TestNode_Retired(t *testing.T) {
 // TestNode_ActivityOff: without the section nothing is kept, and the consumer of events has no more to do.
 func TestNode_ActivityOff(t *testing.T) {
 	b := startNode(t, "", nil)
-	if n := (shown{b.Node}); n.activity.Log != nil || n.reading(n.findActivity) != nil {
+	if n := (shown{b.Node}); n.activity.Log != nil || n.readings().Log != nil {
 		t.Error("a log is kept")
 	}
 }

@@ -136,6 +136,12 @@ func (r *ruleSet) change(ctx context.Context, edit func(string) (string, error))
 	return nil
 }
 
+// try returns the error of the router for another text of the API's rules.
+func (r *ruleSet) try(text string) error {
+	_, err := r.router.Prepare(0, withAPIRules(r.router.Files(), text))
+	return err
+}
+
 // reloadFiles reads the rules files anew, beside the API's rules, of which those are left out that the files do not
 // allow any more.
 func (r *ruleSet) reloadFiles(ctx context.Context) error {
@@ -202,7 +208,8 @@ func (n *Node) startAccount() error {
 		State: string(c.State), Store: n.parts.store, Token: n.parts.files.token, ALabels: rules.ALabels,
 		Log: n.log.Logger, Emit: n.events.Emit,
 		Rules: account.Rules{
-			Text: n.rules.apiText, Change: n.rules.change, Faults: func(err error) ([]account.Fault, bool) {
+			Text: n.rules.apiText, Change: n.rules.change, Try: n.rules.try, Files: n.rules.router.Files,
+			Faults: func(err error) ([]account.Fault, bool) {
 				return faultsOfRules(err), isOfRules(err)
 			},
 		},

@@ -263,6 +263,57 @@ func TestAPIRules_Redis(t *testing.T) {
 	await("the files of the first, which win", func(b *bench) bool {
 		return b.explain(t, "info@made.example").Verdict == Drop
 	})
+	await("who changed the files", func(b *bench) bool {
+		list, _ := b.Node.rules.account.Audit(account.TokenFile(), 1)
+		return len(list) == 1 && list[0].What == "rules.files" &&
+			list[0].Who == "reload of the rules files of mx1.example.net" &&
+			strings.Contains(string(list[0].After), "INFO@made.example drop") &&
+			strings.Contains(string(list[0].Before), "digest")
+	})
+
+	text := ""
+	for n := range 100 {
+		text += fmt.Sprintf("u%d@text.example drop\n", n)
+	}
+	version := nodes[0].Node.rules.version()
+	for range 2 {
+		if _, err := nodes[1].Node.rules.account.Apply(t.Context(), account.TokenFile(),
+			account.Wish{Owner: "a", Text: text}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await("a text of rules", func(b *bench) bool { return b.rcpt(t, "u99@text.example") == 250 })
+	await("one version of it", func(b *bench) bool { return b.Node.rules.version() == version+1 })
+}
+
+// TestRuleSet_RecordReload: what a reload changed in the rules files stands in the audit, with the lines before and
+// after, and a reload that changes nothing does not.
+func TestRuleSet_RecordReload(t *testing.T) {
+	b := startNode(t, fmt.Sprintf("state: %q\n", t.TempDir()), nil)
+	b.rules(t, "# A comment.\nfirst@example.com drop\n")
+	for range 2 {
+		if err := b.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := b.Node.rules.account.Audit(account.TokenFile(), 10)
+	if err != nil || len(list) != 1 ||
+		!strings.Contains(string(list[0].Before), `"lines":["domain example.com","@example`) ||
+		!strings.Contains(string(list[0].After), `"lines":["first@example.com drop"]`) {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+// TestCompareFiles: the lines of a record are bounded.
+func TestCompareFiles(t *testing.T) {
+	was, is := compareFiles(map[string]string{"a": "x drop\nx drop\ny drop\n"},
+		map[string]string{"a": "x drop\n# y\n", "b": strings.Repeat("line of some text\n", maxRecorded)})
+	if strings.Join(was.Lines, ",") != "x drop,y drop" || was.More != 0 {
+		t.Errorf("before: %+v", was)
+	}
+	if size := len(strings.Join(is.Lines, "")); size > maxRecorded || len(is.Lines)+is.More != maxRecorded {
+		t.Errorf("after: %d octets, %d and %d lines", size, len(is.Lines), is.More)
+	}
 }
 
 // flush empties a Redis.

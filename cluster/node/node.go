@@ -129,6 +129,7 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 	}
 	n.metrics.BeginFilters(n.parts.filters.Names()...)
 	n.rules = &ruleSet{
+		host:   cfg.Hostname,
 		router: files.rules, state: string(cfg.State), changing: make(chan struct{}, 1), log: n.log.Logger,
 		proved: proved,
 	}
@@ -351,8 +352,8 @@ func (n *Node) startAdmin() error {
 		Metrics: n.metrics, Pages: board,
 		Ready: shown{n}.checks(), Cluster: shown{n}.clusterStatus, Drain: n.drain.ask,
 		Check: shown{n}.checker().answerAPI, Report: n.memory.reports.answers(),
-		Log: shown{n}.reading(shown{n}.findActivity), Senders: shown{n}.reading(shown{n}.findSenders),
-		Explain: newOracle(n).answer, ExplainWithin: n.cfg.ExplainBudget(true),
+		Activity: shown{n}.readings(),
+		Explain:  newOracle(n).answer, ExplainWithin: n.cfg.ExplainBudget(true),
 		MaxQuestion: int64(n.cfg.Limits.MessageSize)*3/2 + 64<<10, // base 64
 		Surfaces:    []admin.Surface{clients},
 		Ask:         n.rules.verifier.Ask,

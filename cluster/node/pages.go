@@ -31,7 +31,7 @@ func (n shown) startPages(a *account.Account) (*pages.Pages, error) {
 		HasToken: n.parts.files.token != nil,
 		Live:     n.liveNodes, Cluster: n.clusterStatus, Activity: n.activity,
 		Clear: n.cfg.Log.Addresses != "hash",
-		Logs:  func() bool { return n.reading(n.findActivity) != nil },
+		Logs:  func() bool { return n.readings().Log != nil },
 		Rules: func() pages.Rules {
 			r := n.rules.router
 			return pages.Rules{Label: r.Label(), Rules: r.Len(), Domains: r.Domains(), Files: r.Files()}

@@ -25,6 +25,7 @@ type ruleSet struct {
 	shared *routes.Routes // nil: the rules files are the rules, and those that the API made
 	state  string         // the folder of those; "" for none
 	log    *slog.Logger
+	host   string // the name of this node
 
 	// account has the API's rules changed; nil: the configuration has no section admin.
 	account  *account.Account
@@ -109,8 +110,18 @@ func (r *ruleSet) share(p *parts, emit func(mail.Event), log *slog.Logger, ends 
 	return nil
 }
 
-// reload takes over what changed in the rules files.
+// reload takes over what changed in the rules files, and notes it in the audit.
 func (r *ruleSet) reload(ctx context.Context) error {
+	before, digest := r.heldFiles()
+	err := r.readAnew(ctx)
+	if err == nil {
+		r.recordReload(ctx, before, digest)
+	}
+	return err
+}
+
+// readAnew takes over what changed in the rules files.
+func (r *ruleSet) readAnew(ctx context.Context) error {
 	if r.shared == nil {
 		return r.reloadFiles(ctx)
 	}
