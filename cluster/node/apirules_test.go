@@ -394,6 +394,9 @@ func TestAPIRules_Hooks(t *testing.T) {
 	if err != nil || got.InForce() || !strings.Contains(got.Off, "its hook is none") {
 		t.Errorf("after the hook was taken away: %+v, %v", got, err)
 	}
+	if err := again.Shutdown(t.Context()); err != nil { // the log is whole then
+		t.Fatal(err)
+	}
 	if !again.log.Has("a rule of the API is not in force") {
 		t.Error("the log does not say it")
 	}
