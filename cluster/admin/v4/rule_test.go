@@ -134,7 +134,8 @@ func TestAPI_Refused(t *testing.T) {
 		{"a worker", literalRule("a@example.com", `{"type":"worker","value":["w"]}`), "no hook w for"},
 		{"two workers", literalRule("a@example.com", `{"type":"worker","value":["orders","ours"]}`), "one value"},
 		{"no worker", literalRule("a@example.com", `{"type":"worker"}`), "one value"},
-		{"a worker with a fallback", literalRule("a@example.com", `{"type":"worker","value":["ours drop"]}`), "name of"},
+		{"a worker with a fallback", literalRule("a@example.com", `{"type":"worker","value":["ours drop"]}`),
+			"name of"},
 		{"a URL as a worker", literalRule("a@example.com", `{"type":"worker","value":["https://h.example/"]}`),
 			"not its URL"},
 		{"another action", literalRule("a@example.com", `{"type":"reply"}`), "forward, drop or worker"},
@@ -285,7 +286,8 @@ func TestRules_Worker(t *testing.T) {
 	w := newWorld(t, t.TempDir())
 	var got shownRule
 	for _, name := range []string{"orders", "ours"} {
-		w.ok("POST", routingPath+"/rules", literalRule(name+"@example.com", `{"type":"worker","value":["`+name+`"]}`), &got)
+		action := `{"type":"worker","value":["` + name + `"]}`
+		w.ok("POST", routingPath+"/rules", literalRule(name+"@example.com", action), &got)
 		if got.Actions[0].Type != worker || !slices.Equal(got.Actions[0].values(), []string{name}) {
 			t.Errorf("got %+v", got)
 		}
