@@ -16,7 +16,7 @@ const maxHooks = 10
 // askHook has the hook asked that an answer of the rules needs, and returns what the rules answer then. err is the
 // answer as it is where none is needed. A client that is over a rate, or has to come again, is told so and asks no
 // hook.
-func (s *session) askHook(ctx context.Context, q mail.Query, routes []mail.Route, err error) ([]mail.Route, error) {
+func askHook(ctx context.Context, s *session, q mail.Query, routes []mail.Route, err error) ([]mail.Route, error) {
 	if err == nil {
 		return routes, nil
 	}

@@ -230,7 +230,7 @@ func (s *session) findRoute(ctx context.Context, r *asked) error {
 		q.SPF = awaitSPF(ctx, s)
 		routes, err = s.cfg.Router.Route(q)
 	}
-	routes, err = s.askHook(ctx, q, routes, err)
+	routes, err = askHook(ctx, s, q, routes, err)
 	stage.End(err)
 	if err != nil {
 		s.t.learnRefusal(&r.Route, err)

@@ -259,41 +259,44 @@ func (w *Wish) begin(a *Account, p Principal) ([]wished, error) {
 	return w.parse(a.cfg.ALabels)
 }
 
+// A Deployer makes the rules of an owner what a text says of all of them.
+type Deployer struct{ *Account }
+
 // Plan returns what a wish of a principal would change, and what cannot be, the patterns among it that the rules files
 // have. Nothing changes.
-func (a *Account) Plan(ctx context.Context, p Principal, w Wish) (Plan, error) {
-	plan, _, err := a.propose(ctx, p, &w)
+func (d Deployer) Plan(ctx context.Context, p Principal, w Wish) (Plan, error) {
+	plan, _, err := d.propose(ctx, p, &w)
 	return plan, err
 }
 
 // Propose returns the text of the file of rules as it would be with a wish. The error is an *Error where there is a
 // clash.
-func (a *Account) Propose(ctx context.Context, p Principal, w Wish) (Plan, string, error) {
-	plan, text, err := a.propose(ctx, p, &w)
+func (d Deployer) Propose(ctx context.Context, p Principal, w Wish) (Plan, string, error) {
+	plan, text, err := d.propose(ctx, p, &w)
 	if err == nil {
 		err = plan.refusal()
 	}
 	return plan, text, err
 }
 
-func (a *Account) propose(ctx context.Context, p Principal, w *Wish) (plan Plan, text string, err error) {
-	list, err := w.begin(a, p)
+func (d Deployer) propose(ctx context.Context, p Principal, w *Wish) (plan Plan, text string, err error) {
+	list, err := w.begin(d.Account, p)
 	if err != nil {
 		return Plan{}, "", err
 	}
-	end, err := a.begin(ctx)
+	end, err := d.begin(ctx)
 	if err != nil {
 		return Plan{}, "", err
 	}
 	defer end()
-	writer := ruleWriter{account: a, by: p, edit: func(seen []Rule) (next []Rule, err error) {
+	writer := ruleWriter{account: d.Account, by: p, edit: func(seen []Rule) (next []Rule, err error) {
 		next, plan = w.merge(seen, list)
 		return next, nil
 	}}
-	if text, err = writer.change(a.cfg.Rules.Text()); err != nil {
+	if text, err = writer.change(d.cfg.Rules.Text()); err != nil {
 		return Plan{}, "", err
 	}
-	if err := a.cfg.Rules.Try(text); err != nil && !writer.clash(err, &plan) {
+	if err := d.cfg.Rules.Try(text); err != nil && !writer.clash(err, &plan) {
 		return Plan{}, "", writer.explained(err)
 	}
 	return plan, text, nil
@@ -340,12 +343,12 @@ func (p *Plan) refusal() error {
 
 // Apply makes the rules of an owner what a wish says, all at once or not at all, and returns what changed. If nothing
 // differs nothing is written.
-func (a *Account) Apply(ctx context.Context, p Principal, w Wish) (plan Plan, err error) {
-	list, err := w.begin(a, p)
+func (d Deployer) Apply(ctx context.Context, p Principal, w Wish) (plan Plan, err error) {
+	list, err := w.begin(d.Account, p)
 	if err != nil {
 		return Plan{}, err
 	}
-	_, err = a.ChangeRules(ctx, p, func(seen []Rule) (next []Rule, err error) {
+	_, err = d.ChangeRules(ctx, p, func(seen []Rule) (next []Rule, err error) {
 		if next, plan = w.merge(seen, list); w.Version != "" && w.Version != plan.Version {
 			return nil, errStale(w.Owner)
 		}
@@ -366,15 +369,15 @@ type FileRule struct {
 }
 
 // FileRules returns the rules of the administrator's files, for a principal of all domains.
-func (a *Account) FileRules(p Principal) ([]FileRule, error) {
+func (d Deployer) FileRules(p Principal) ([]FileRule, error) {
 	if err := p.MayAll(ReadOnly); err != nil {
 		return nil, err
 	}
 	list := []FileRule{}
-	if a.cfg.Rules.Files == nil {
+	if d.cfg.Rules.Files == nil {
 		return list, nil
 	}
-	for name, text := range a.cfg.Rules.Files() {
+	for name, text := range d.cfg.Rules.Files() {
 		if name == RulesName {
 			continue
 		}

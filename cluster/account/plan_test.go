@@ -18,7 +18,7 @@ func (p Plan) said() string {
 
 func (w *world) apply(t *testing.T, p Principal, wish Wish) Plan {
 	t.Helper()
-	plan, err := w.Apply(t.Context(), p, wish)
+	plan, err := (Deployer{w.Account}).Apply(t.Context(), p, wish)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestApply_Owners(t *testing.T) {
 		"new@example.com drop\nnew@Example.com drop\n":    `line 2: pattern: "new@Example.com" stands on line 1`,
 		"new@example.com drop\n\nrelay * smtp://h\n":      `line 3: pattern: "relay" names no domain`,
 	} {
-		_, err := w.Apply(t.Context(), TokenFile(), Wish{Owner: "a", Text: wish})
+		_, err := (Deployer{w.Account}).Apply(t.Context(), TokenFile(), Wish{Owner: "a", Text: wish})
 		if err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%q: %v", wish, err)
 		}
@@ -132,7 +132,7 @@ func TestApply_Owners(t *testing.T) {
 		if strings.Contains(why, "line ") {
 			continue
 		}
-		plan, err := w.Plan(t.Context(), TokenFile(), Wish{Owner: "a", Text: wish})
+		plan, err := (Deployer{w.Account}).Plan(t.Context(), TokenFile(), Wish{Owner: "a", Text: wish})
 		if c := plan.Clashes(); err != nil || len(c) != 1 || !strings.HasPrefix(why, c[0].Pattern+": "+c[0].Why[:10]) {
 			t.Errorf("%q: planned %+v, %v", wish, plan, err)
 		}
@@ -145,7 +145,7 @@ func TestApply_Owners(t *testing.T) {
 		"remove made@example.com, remove a@example.com" {
 		t.Errorf("an empty text: %s", p.said())
 	}
-	if _, err := w.Apply(t.Context(), TokenFile(), Wish{Text: ""}); err == nil {
+	if _, err := (Deployer{w.Account}).Apply(t.Context(), TokenFile(), Wish{Text: ""}); err == nil {
 		t.Error("without an owner all would be removed that has none")
 	}
 }
@@ -157,7 +157,7 @@ func TestApply_Version(t *testing.T) {
 	w.apply(t, TokenFile(), Wish{Owner: "a", Text: "a@example.com drop\n"})
 	wish := Wish{Owner: "a", Text: "a@example.com reject 550 5.1.1 No\nnew@example.com drop\n"}
 	planned := func() Wish {
-		p, err := w.Plan(t.Context(), TokenFile(), wish)
+		p, err := (Deployer{w.Account}).Plan(t.Context(), TokenFile(), wish)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -168,7 +168,7 @@ func TestApply_Version(t *testing.T) {
 	stale := func(why string, wish Wish) {
 		t.Helper()
 		text := w.text
-		_, err := w.Apply(t.Context(), TokenFile(), wish)
+		_, err := (Deployer{w.Account}).Apply(t.Context(), TokenFile(), wish)
 		if err == nil || !strings.Contains(err.Error(), "plan again") || w.text != text {
 			t.Errorf("%s: %v", why, err)
 		}
@@ -199,7 +199,7 @@ func TestApply_Keep(t *testing.T) {
 	w := newWorld(t, t.TempDir())
 	made := w.add(t, TokenFile(), "made@example.com", "drop")
 	keep := func(text string) (Plan, error) {
-		return w.Apply(t.Context(), TokenFile(), Wish{Keep: true, Text: text})
+		return (Deployer{w.Account}).Apply(t.Context(), TokenFile(), Wish{Keep: true, Text: text})
 	}
 	if p, err := keep("made@example.com  drop\nnew@example.com drop\n"); err != nil ||
 		p.said() != "add new@example.com" {
@@ -226,17 +226,17 @@ func TestApply_Domains(t *testing.T) {
 		"x@other.example drop\n":              Forbidden,
 		"y@example.com u@z.example via=p:1\n": Forbidden,
 	} {
-		_, err := w.Apply(t.Context(), mine, Wish{Owner: "a", Text: text})
+		_, err := (Deployer{w.Account}).Apply(t.Context(), mine, Wish{Owner: "a", Text: text})
 		if got, _ := kindOf(err); got != kind {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
 	for _, p := range []Principal{{}, {Role: ReadOnly}} {
-		if _, err := w.Plan(t.Context(), p, Wish{Owner: "a"}); err == nil {
+		if _, err := (Deployer{w.Account}).Plan(t.Context(), p, Wish{Owner: "a"}); err == nil {
 			t.Errorf("%+v may plan", p)
 		}
 	}
-	if _, err := w.FileRules(mine); err == nil {
+	if _, err := (Deployer{w.Account}).FileRules(mine); err == nil {
 		t.Error("an owner sees the rules files")
 	}
 }

@@ -22,10 +22,10 @@ func (a *Account) Start(ctx context.Context) {
 	if !a.cfg.Store.HasRedis() {
 		return
 	}
-	a.look(ctx)
+	follower{a}.look(ctx)
 	run, stop := context.WithCancel(context.Background())
 	a.polling.stop, a.polling.ended = stop, make(chan struct{})
-	go a.follow(run) // ends with Close, which waits for it
+	go follower{a}.follow(run) // ends with Close, which waits for it
 }
 
 // Close ends what Start began.
@@ -36,7 +36,10 @@ func (a *Account) Close() {
 	}
 }
 
-func (a *Account) follow(ctx context.Context) {
+// A follower follows the lists that nodes share.
+type follower struct{ *Account }
+
+func (a follower) follow(ctx context.Context) {
 	defer close(a.polling.ended)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -53,7 +56,7 @@ func (a *Account) follow(ctx context.Context) {
 
 // look adopts the lists in Redis if they are newer, and publishes those of this node if Redis lost them. A problem is
 // logged when it begins and when it ends.
-func (a *Account) look(ctx context.Context) {
+func (a follower) look(ctx context.Context) {
 	select {
 	case a.writing <- struct{}{}:
 	default:

@@ -38,7 +38,7 @@ func (s *Server) operations() []operation {
 		return s.authorized(answering(f), refuseAPI)
 	}
 	tokens, blocks := &tokens{s.account}, &blocks{s.account}
-	plans := &plans{s.account, s.cfg.Activity.Replay, make(chan struct{}, 1)}
+	plans := &plans{account.Deployer{Account: s.account}, s.cfg.Activity.Replay, make(chan struct{}, 1)}
 	return []operation{
 		{"GET", "/api/v1/cluster", s.operate(account.ReadOnly, s.cluster)},
 		{"POST", "/api/v1/cluster/drain", s.operate(account.Operator, s.drain)},

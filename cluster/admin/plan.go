@@ -23,9 +23,9 @@ const (
 
 // plans answers those who keep their rules as a text.
 type plans struct {
-	account *account.Account
-	replay  Replay        // nil: nothing is known of the mail
-	turn    chan struct{} // holds a value while a replay is under way
+	account.Deployer
+	replay Replay        // nil: nothing is known of the mail
+	turn   chan struct{} // holds a value while a replay is under way
 }
 
 // A wishBody is what a request says of a wish.
@@ -66,11 +66,11 @@ func taking(f func(ctx context.Context, p account.Principal, w account.Wish, sin
 }
 
 func (p *plans) plan(ctx context.Context, by account.Principal, w account.Wish, _ string) (any, error) {
-	return p.account.Plan(ctx, by, w)
+	return p.Plan(ctx, by, w)
 }
 
 func (p *plans) apply(ctx context.Context, by account.Principal, w account.Wish, _ string) (any, error) {
-	return p.account.Apply(ctx, by, w)
+	return p.Apply(ctx, by, w)
 }
 
 // ReplayWithin is how long a Replay may take.
@@ -95,7 +95,7 @@ func (p *plans) replayed(ctx context.Context, by account.Principal, w account.Wi
 // rules answers with all rules: those of the API and, to a token for all domains, the lines of the rules files.
 func (p *plans) rules(r *http.Request) (int, any, error) {
 	by := account.Of(r.Context())
-	all, err := p.account.Rules(by)
+	all, err := p.Rules(by)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -105,7 +105,7 @@ func (p *plans) rules(r *http.Request) (int, any, error) {
 	}
 	files := []account.FileRule{}
 	if by.Unlimited() {
-		if files, err = p.account.FileRules(by); err != nil {
+		if files, err = p.FileRules(by); err != nil {
 			return 0, nil, err
 		}
 	}

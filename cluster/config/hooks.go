@@ -45,20 +45,20 @@ func (h *Hooks) IsForOwner(hook, name string) bool {
 	})
 }
 
-// CheckHook returns what is wrong with the name or the URL of a hook in a rule, without repeating it.
-func (c *Config) CheckHook(text string) error {
-	if c.Hooks == nil {
+// Check returns what is wrong with the name or the URL of a hook in a rule, without repeating it.
+func (h *Hooks) Check(text string) error {
+	if h == nil {
 		return errors.New("needs the section hooks of the configuration")
 	}
-	for _, h := range c.Hooks.Named {
-		if h.Name == text {
+	for _, n := range h.Named {
+		if n.Name == text {
 			return nil
 		}
 	}
 	if receiverName.MatchString(text) {
 		return errors.New("is none of hooks.named")
 	}
-	return hook.CheckURL(text, c.Hooks.Private())
+	return hook.CheckURL(text, h.Private())
 }
 
 // checkHooks checks the section.

@@ -55,12 +55,12 @@ func TestConfig_CheckHook(t *testing.T) {
 		"orders": "", "theirs": "", "https://h.example/x": "", "other": "is none of hooks.named",
 		"http://127.0.0.1/x": "begins with http://", "ftp://x": "does not begin with https://",
 	} {
-		err := c.CheckHook(hook)
+		err := c.Hooks.Check(hook)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%s: got %v, want %q", hook, err, want)
 		}
 	}
-	if err := (&Config{}).CheckHook("orders"); err == nil || !strings.Contains(err.Error(), "section hooks") {
+	if err := (*Hooks)(nil).Check("orders"); err == nil || !strings.Contains(err.Error(), "section hooks") {
 		t.Errorf("without hooks: %v", err)
 	}
 	for hook, domains := range map[string]map[string]bool{

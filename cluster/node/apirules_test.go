@@ -277,8 +277,8 @@ func TestAPIRules_Redis(t *testing.T) {
 	}
 	version := nodes[0].Node.rules.version()
 	for range 2 {
-		if _, err := nodes[1].Node.rules.account.Apply(t.Context(), account.TokenFile(),
-			account.Wish{Owner: "a", Text: text}); err != nil {
+		d := account.Deployer{Account: nodes[1].Node.rules.account}
+		if _, err := d.Apply(t.Context(), account.TokenFile(), account.Wish{Owner: "a", Text: text}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -114,7 +114,7 @@ func (n shown) cloudflare() (admin.Surface, error) {
 		Account: n.rules.account,
 		Hosted:  func() []string { return n.rules.router.HostedNames(math.MaxInt) },
 		Hook: func(p account.Principal, name, zone string) bool {
-			return n.cfg.CheckHook(name) == nil && (p.Unlimited() || n.cfg.Hooks.IsForOwner(name, zone))
+			return n.cfg.Hooks.Check(name) == nil && (p.Unlimited() || n.cfg.Hooks.IsForOwner(name, zone))
 		},
 		Records: func(name string) ([]v4.Record, error) { return zoneRecords(n.cfg, name) },
 		Ask:     n.rules.verifier.Ask,

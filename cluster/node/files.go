@@ -148,7 +148,7 @@ func (f *files) makeRouter(sharedRules bool) (*router.Router, error) {
 			return ok
 		},
 		LocalAddrs: c.LocalAddrs(),
-		CheckHook:  c.CheckHook,
+		CheckHook:  c.Hooks.Check,
 		Meant:      account.RulesName,
 		CheckMeant: func(text string) error { return checkOwners(c, text) },
 		Empty:      sharedRules,

@@ -74,7 +74,7 @@ func (n shown) replay(ctx context.Context, p account.Principal, w account.Wish, 
 	if err != nil {
 		return nil, &account.Error{Kind: account.Refused, Code: account.CodeRefused, Message: err.Error()}
 	}
-	plan, text, err := n.rules.account.Propose(ctx, p, w)
+	plan, text, err := account.Deployer{Account: n.rules.account}.Propose(ctx, p, w)
 	if err != nil {
 		return nil, err
 	}

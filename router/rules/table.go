@@ -228,18 +228,12 @@ func (t *Table) literal(k *key, id uint32, n int) (uint32, bool) {
 func (t *Table) search(k *key, id uint32, n int) (at int, found bool) {
 	local := k[4 : 4+n]
 	for at = t.index.slot(k, n); t.index.slots[at] != 0; at = t.index.next(at) {
-		if r := &t.rules[t.index.slots[at]-1]; r.domain == id && t.isLocal(r, local) {
+		r := &t.rules[t.index.slots[at]-1]
+		if r.domain == id && (t.localOf(r) == string(local) || t.scopeOf(r) == string(local)) {
 			return at, true
 		}
 	}
 	return at, false
-}
-
-// isLocal reports whether a local part that a key has is that of a literal.
-func (t *Table) isLocal(r *rule, local []byte) bool {
-	own := t.localOf(r)
-	return own == string(local) ||
-		t.domains[r.domain].policy.Dots == mail.DotsIgnored && strings.ReplaceAll(own, ".", "") == string(local)
 }
 
 // slot returns where the search for a key begins.
