@@ -81,6 +81,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"awaitclosed": awaitClosed,
+			"awaitrcpt":   awaitRcpt,
 			"awaitsmtp":   awaitSMTP,
 			"begindata":   beginData,
 			"exits":       exits,
@@ -148,27 +149,57 @@ func awaitClosed(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// awaitRcpt waits until a recipient is taken.
+func awaitRcpt(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: awaitrcpt ADDRESS RECIPIENT")
+	}
+	if !await(func() bool {
+		c, err := converse(args[0], args[1])
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	}) {
+		ts.Fatalf("%s is not taken at %s", args[1], args[0])
+	}
+}
+
 // beginData leaves a client in the middle of a message.
 func beginData(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: begindata ADDRESS RECIPIENT")
 	}
-	c, err := textproto.Dial("tcp", args[0])
+	c, err := converse(args[0], args[1])
 	ts.Check(err)
 	ts.Defer(func() { c.Close() })
-	_, _, err = c.ReadResponse(220)
+	ts.Check(c.PrintfLine("DATA"))
+	_, _, err = c.ReadResponse(354)
 	ts.Check(err)
-	for _, step := range []struct {
-		line string
-		code int
-	}{
-		{"EHLO client.example", 250}, {"MAIL FROM:<alice@sender.example>", 250}, {"RCPT TO:<" + args[1] + ">", 250},
-		{"DATA", 354},
-	} {
-		ts.Check(c.PrintfLine("%s", step.line))
-		_, _, err := c.ReadResponse(step.code)
-		ts.Check(err)
+}
+
+// converse names a recipient to an SMTP server, which takes it.
+func converse(addr, recipient string) (*textproto.Conn, error) {
+	c, err := textproto.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
 	}
+	_, _, err = c.ReadResponse(220)
+	for _, line := range []string{
+		"EHLO client.example", "MAIL FROM:<alice@sender.example>", "RCPT TO:<" + recipient + ">",
+	} {
+		if err == nil {
+			err = c.PrintfLine("%s", line)
+		}
+		if err == nil {
+			_, _, err = c.ReadResponse(250)
+		}
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 func greeted(addr string) bool {
