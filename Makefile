@@ -70,7 +70,7 @@ cluster-test-long: build tools
 # QUICK=1: what is short enough for each commit.
 abuse: build tools
 	@$(GO) build -o bin/abuse ./loadtest/abuse
-	@exec bin/abuse -binary bin/millrace $(if $(QUICK),-quick)
+	@exec bin/abuse -binary bin/millrace $(if $(QUICK),-quick) $(if $(RUN),-run $(RUN))
 
 # Every state of the model of the ledger, with up to three things that go wrong. The verdict is the last line.
 prove-ledger:

@@ -26,7 +26,7 @@ var scenarios = []scenario{
 	refusedRecipients, forgedAuthors, forgedReversePath, neighbours, account, dishonestNode, hopCrowd,
 	acrossNodes(dripStreams, false), acrossNodes(words, false), acrossNodes(refusedMessages, true),
 	halvesAcrossNodes(), acrossNodes(slowUplink, true),
-	slowUplink, slowDestination, longList, firstDay, silentNames(80), silentNames(1500),
+	slowUplink, slowDestination, failingFilters(), longList, firstDay, silentNames(80), silentNames(1500),
 }
 
 func main() {

@@ -83,7 +83,7 @@ func (t *trial) startNodes() {
 
 // world is the configuration of a node.
 func (t *trial) world(n *node) world.World {
-	lines := t.scenario.config
+	lines := t.scenario.config + "\n" + t.settings
 	if !t.full {
 		lines += "\n" + t.scenario.small
 	}

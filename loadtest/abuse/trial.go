@@ -31,6 +31,7 @@ type trial struct {
 	destination *smtptest.Server // of x.example and all domains of hosts
 	port        int              // of the destination
 	rules       string           // what the scenario adds to the rules when it is prepared
+	settings    string           // what the scenario adds to the configuration when it is prepared
 	redis       string           // the address of what the nodes share; "" without one
 	nodes       []*node
 	entry       *node // where attackers come in
