@@ -151,9 +151,6 @@ func packet(letter byte, data string) string {
 	return string(binary.BigEndian.AppendUint32(nil, uint32(1+len(data)))) + string(letter) + data
 }
 
-// Reject is a milter's refusal.
-func Reject() string { return packet('r', "") }
-
 // Silent reads all and says nothing.
 func Silent(conn net.Conn, _ <-chan struct{}) { _, _ = io.Copy(io.Discard, conn) }
 
