@@ -123,21 +123,20 @@ func (l *lists) write(ctx context.Context, old, next *kept) (done bool, err erro
 	return true, nil
 }
 
-// compare adopts the lists in Redis if they are newer, which it reports, and publishes those of this node if Redis lost
-// them.
-func (l *lists) compare(ctx context.Context) (adopted bool, err error) {
+// compare adopts the lists in Redis if they are newer, and publishes those of this node if Redis lost them.
+func (l *lists) compare(ctx context.Context) error {
 	head, err := l.store.AccountVersion(ctx)
 	k := l.current.Load()
 	switch {
 	case errors.Is(err, store.ErrCorrupt) && k.number > 0, err == nil && head.Number < k.number:
 		_, err = l.put(ctx, head, k)
-		return false, err
+		return err
 	case err != nil:
-		return false, err
+		return err
 	case head.Number == k.number && (head.Digest == k.digest || head.Number == 0):
-		return false, nil
+		return nil
 	}
-	return true, l.adopt(ctx, head)
+	return l.adopt(ctx, head)
 }
 
 // adopt puts the lists in force that Redis has.

@@ -24,13 +24,23 @@ func (r *ruleReader) read() ([]Rule, error) {
 	if r.source == nil {
 		return nil, nil
 	}
-	text := r.source()
-	if last := r.last.Load(); last != nil && last.text == text {
-		return last.list, last.err
+	latest := r.latest()
+	return latest.list, latest.err
+}
+
+// latest returns the same of the file in force, which stays the same value while the text does; nil without a file.
+func (r *ruleReader) latest() *readRules {
+	if r.source == nil {
+		return nil
 	}
-	list, err := ParseRules(text)
-	r.last.Store(&readRules{text, list, err})
-	return list, err
+	text := r.source()
+	last := r.last.Load()
+	if last == nil || last.text != text {
+		list, err := ParseRules(text)
+		last = &readRules{text, list, err}
+		r.last.Store(last)
+	}
+	return last
 }
 
 // Rules returns the rules that a principal may see, in their order.

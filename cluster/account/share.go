@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -15,6 +16,13 @@ type polling struct {
 	stop    context.CancelFunc
 	ended   chan struct{}
 	trouble string // the problem of the last look, "" for none
+	judged  judged // by the last look
+}
+
+// judged is rules and the destinations by which they were found to wait for what they have to.
+type judged struct {
+	rules *readRules
+	lists *kept
 }
 
 // Start begins to follow the lists that nodes share, if they share some. Close ends it.
@@ -63,12 +71,10 @@ func (a follower) look(ctx context.Context) {
 		return // a change asks Redis by itself
 	}
 	defer func() { <-a.writing }()
-	adopted, err := a.lists.compare(ctx)
-	if adopted && err == nil {
-		all, unread := a.rules.read()
-		if unread == nil && isStale(all, a.lists.current.Load().destinations) {
-			err = a.refresh(ctx, Node("destinations"))
-		}
+	rules := a.rules.latest() // before the lists: older lists would say nothing of newer rules
+	err := a.lists.compare(ctx)
+	if err == nil {
+		err = a.judge(ctx, judged{rules, a.lists.current.Load()})
 	}
 	if ctx.Err() != nil {
 		return
@@ -85,6 +91,25 @@ func (a follower) look(ctx context.Context) {
 		return
 	}
 	a.cfg.Log.Info("what the API made is that of the other nodes")
+}
+
+// judge has rules written anew that wait for another reason than the destinations say. Another node may have written
+// them while it did not know yet what became of a destination. Rules and lists that it saw before are not looked at
+// again, unless they could not be written.
+func (a follower) judge(ctx context.Context, seen judged) error {
+	if seen == a.polling.judged || seen.rules == nil || seen.rules.err != nil {
+		return nil
+	}
+	if !isStale(seen.rules.list, seen.lists.destinations) {
+		a.polling.judged = seen
+		return nil
+	}
+	err := a.refresh(ctx, Node("destinations"))
+	var known *Error
+	if errors.As(err, &known) && known.Kind != Busy {
+		a.polling.judged = seen // the Router would say the same again
+	}
+	return err
 }
 
 // isStale reports whether a rule waits for another reason than the destinations of this moment say.

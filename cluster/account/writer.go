@@ -27,7 +27,7 @@ type ruleChange struct{ before, after *Rule }
 // it sees: that rule is left out, so that it holds up neither this change nor those of others.
 func (w *ruleWriter) write(ctx context.Context) error {
 	for {
-		err := w.account.cfg.Rules.Change(ctx, w.change)
+		err := w.account.cfg.Rules.Change(ctx, func(old string) (string, error) { return w.catchUp(ctx, old) })
 		if err != nil && w.leaveOut(err) {
 			continue
 		}
@@ -42,6 +42,17 @@ func (w *ruleWriter) write(ctx context.Context) error {
 		}
 		return nil
 	}
+}
+
+// catchUp returns the text that takes the place of old, by the destinations that nodes share now. Those that this node
+// knows may be older than old, and what they say would take a rule out of force whose destination is verified.
+func (w *ruleWriter) catchUp(ctx context.Context, old string) (string, error) {
+	if lists := &w.account.lists; lists.store.HasRedis() {
+		if err := lists.compare(ctx); err != nil {
+			return "", busy(err)
+		}
+	}
+	return w.change(old)
 }
 
 // leaveOut has those of the woken rules left out that an error of the Router is about, or all of them if it is about

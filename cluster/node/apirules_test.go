@@ -182,7 +182,7 @@ func TestAPIRules_Redis(t *testing.T) {
 	redis := extern.StartRedis(t)
 	var nodes []*bench
 	for range 3 {
-		nodes = append(nodes, startNode(t, onRedis(redis), nil))
+		nodes = append(nodes, startNode(t, onRedis(redis)+"rates: none\n", nil))
 	}
 	await := func(what string, is func(*bench) bool) {
 		t.Helper()
@@ -249,7 +249,7 @@ func TestAPIRules_Redis(t *testing.T) {
 	})
 
 	flush(t, redis)
-	nodes = append(nodes, startNode(t, onRedis(redis), nil))
+	nodes = append(nodes, startNode(t, onRedis(redis)+"rates: none\n", nil))
 	await("what Redis lost, and a new node", func(b *bench) bool {
 		list, err := b.Node.rules.account.Tokens(account.TokenFile())
 		return err == nil && len(list) == 1 && b.rcpt(t, "info@made.example") == 250
