@@ -50,6 +50,8 @@ type Config struct {
 	CheckHook func(hook string) error
 	// FanOut is the most next hops at a time that one recipient may have, 0 for one.
 	FanOut int
+	// MessageSize is that of rules.Config.
+	MessageSize int64
 	// LocalAddrs are the addresses that this node listens on. No next hop may be one of them.
 	LocalAddrs []netip.AddrPort
 	// Now is the clock by which rewritten reverse-paths expire, and the grace after a reload. nil means time.Now.
@@ -283,6 +285,8 @@ func (r *Router) rulesConfig() rules.Config {
 		HasCredentials: r.cfg.HasCredentials,
 		CheckHook:      r.cfg.CheckHook,
 		FanOut:         r.cfg.FanOut,
+		MessageSize:    r.cfg.MessageSize,
+		Now:            r.cfg.now,
 	}
 }
 

@@ -147,11 +147,12 @@ func (f *files) makeRouter(sharedRules bool) (*router.Router, error) {
 			_, ok := f.password(user, host, port)
 			return ok
 		},
-		LocalAddrs: c.LocalAddrs(),
-		CheckHook:  c.Hooks.Check,
-		Meant:      account.RulesName,
-		CheckMeant: func(text string) error { return checkOwners(c, text) },
-		Empty:      sharedRules,
+		LocalAddrs:  c.LocalAddrs(),
+		MessageSize: int64(c.Limits.MessageSize),
+		CheckHook:   c.Hooks.Check,
+		Meant:       account.RulesName,
+		CheckMeant:  func(text string) error { return checkOwners(c, text) },
+		Empty:       sharedRules,
 	}
 	if c.Once {
 		cfg.FanOut = c.Limits.FanOut

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -263,6 +264,42 @@ func TestTable_UnknownLabels(t *testing.T) {
 		q := mail.Query{Reverse: parsePath(t, tt[0]), Forward: parsePath(t, tt[1])}
 		if got := answer(table.Route(q, nil)); got != tt[2] {
 			t.Errorf("%s to %s: %s, want %s", tt[0], tt[1], got, tt[2])
+		}
+	}
+}
+
+// TestParse_Over: a line whose time is over has a warning from that second on, and so has a size that the node does not
+// take. Without a clock and a size there is none.
+func TestParse_Over(t *testing.T) {
+	const text = "domain h.example message_size=2MiB\na@h.example drop until=2026-01-01T00:00:00Z\n"
+	cfg := testConfig()
+	for _, tt := range []struct {
+		now  string
+		most int64
+		want string
+	}{
+		{"", 0, "[]"},
+		{"2025-12-31T23:59:59Z", 2 << 20, "[]"},
+		{
+			"2026-01-01T00:00:00Z", 0,
+			`[r:2:18: "until=2026-01-01T00:00:00Z" is over: the line is as if it were not there]`,
+		},
+		{
+			"", 1 << 20,
+			`[r:1:18: "message_size=2MiB" is above limits.message_size of the configuration, ` +
+				"which holds for all messages]",
+		},
+	} {
+		if cfg.Now, cfg.MessageSize = nil, tt.most; tt.now != "" {
+			now, ok := Time(tt.now)
+			if !ok {
+				t.Fatal(tt.now)
+			}
+			cfg.Now = func() time.Time { return now }
+		}
+		table, err := Parse("r", strings.NewReader(text), cfg)
+		if err != nil || fmt.Sprint(table.Warnings()) != tt.want {
+			t.Errorf("%s, %d: got %v, %v, want %s", tt.now, tt.most, table.Warnings(), err, tt.want)
 		}
 	}
 }

@@ -11,6 +11,9 @@ type cursor struct {
 	start int // offset of the line in the text
 	end   int // offset of its end, as it is trimmed
 	at    int // offset of the word that is parsed: what is wrong is wrong there
+
+	now  int64 // of Config.Now in seconds since 1970; 0 without one
+	most int64 // Config.MessageSize
 }
 
 // fail adds an error of the line that is parsed, at the word that is parsed.
@@ -52,7 +55,19 @@ func (cur *cursor) parseOptions(s string) (o options, why string) {
 		if why := o.add(s[:n], trimBlank(s[n:])); why != "" {
 			return options{}, why
 		}
+		cur.doubtOption(s[:n], &o)
 		s = s[n:]
 	}
 	return o, ""
+}
+
+// doubtOption warns of an option that was read into o and means nothing now: a time that is over, and a size that the
+// node does not take.
+func (cur *cursor) doubtOption(word string, o *options) {
+	switch key, _, _ := strings.Cut(word, "="); {
+	case key == "until" && cur.now > 0 && o.until <= cur.now:
+		cur.warnHere(quote(word) + " is over: the line is as if it were not there")
+	case key == "message_size" && cur.most > 0 && int64(o.policy.MessageSize) > cur.most:
+		cur.warnHere(quote(word) + " is above limits.message_size of the configuration, which holds for all messages")
+	}
 }

@@ -465,6 +465,7 @@ func (cur *cursor) inFront(s string) (c *condition, rest, why string) {
 		if why := o.add(word, trimBlank(tail)); why != "" {
 			return nil, "", why
 		}
+		cur.doubtOption(word, &o)
 		s = tail
 	}
 	c = new(condition)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -33,6 +34,11 @@ type Config struct {
 	// FanOut is the most next hops at a time that one recipient may have. 0 means one, because what is delivered to one
 	// and not to another comes again to both.
 	FanOut int
+	// MessageSize is the most octets of a message that the node takes. A line that allows more has a warning. 0 means
+	// that there is no such bound.
+	MessageSize int64
+	// Now is the clock by which a line whose time is over has a warning. nil means that there is none.
+	Now func() time.Time
 }
 
 // The limits of rules and files.
@@ -180,6 +186,10 @@ func newBuilder(cfg Config) *builder {
 	b.mistakes.t = b.t
 	b.shared = newSharedParts(b.t)
 	b.regexes = map[string]int{}
+	b.most = cfg.MessageSize
+	if cfg.Now != nil {
+		b.now = cfg.Now().Unix()
+	}
 	return b
 }
 
