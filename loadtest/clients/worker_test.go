@@ -4,7 +4,6 @@ package clients_test
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -13,9 +12,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/millrace/millrace/cluster/command"
 	"github.com/millrace/millrace/cluster/logtest"
+	"github.com/millrace/millrace/egress/hook"
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/loadtest/extern"
 	"github.com/millrace/millrace/loadtest/source"
@@ -183,19 +184,36 @@ func TestWorker(t *testing.T) {
 		t.Errorf("lost: %v", arrive)
 	}
 
-	for name, tt := range map[string]struct {
-		body []byte
-		code int
+	secrets, err := hook.ParseSecrets(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	question := `{"type": "recipient.asked", "data": {"recipient": "drop@every.example", "sender": ""}}`
+	now := time.Now()
+	for _, tt := range []struct {
+		name, signed, body string
+		at                 time.Time
+		code               int
 	}{
-		"not signed": {[]byte("{}"), http.StatusUnauthorized}, "empty": {nil, http.StatusUnauthorized},
-		"too large": {bytes.Repeat([]byte("x"), 64<<10+1), http.StatusRequestEntityTooLarge},
+		{"asked", question, question, now, http.StatusOK},
+		{"another body", "{}", question, now, http.StatusUnauthorized},
+		{"too old", question, question, now.Add(-10 * time.Minute), http.StatusUnauthorized},
+		{"of the future", question, question, now.Add(10 * time.Minute), http.StatusUnauthorized},
+		{"no body", question, "", now, http.StatusUnauthorized},
+		{"no question", "[]", "[]", now, http.StatusBadRequest},
+		{"too large", "", strings.Repeat("x", 64<<10+1), now, http.StatusRequestEntityTooLarge},
 	} {
-		r, err := http.Post(every, "application/json", bytes.NewReader(tt.body))
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, every, strings.NewReader(tt.body))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.Body.Close(); r.StatusCode != tt.code {
-			t.Errorf("%s: got %s", name, r.Status)
+		hook.Sign(r.Header, "hook_1", tt.at, []byte(tt.signed), secrets)
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer.Body.Close(); answer.StatusCode != tt.code {
+			t.Errorf("%s: got %s", tt.name, answer.Status)
 		}
 	}
 	none := filepath.Join(t.TempDir(), "none.js")
