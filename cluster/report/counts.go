@@ -20,7 +20,7 @@ const (
 	mostDomains  = 4096
 	// mostSigners bounds the signatures of a message that a row has, those that pass first.
 	mostSigners = 8
-	// mostTerms bounds the text of a policy that is repeated.
+	// mostTerms bounds the text of a policy that is repeated, and what is kept of a policy record.
 	mostTerms = 4 << 10
 	// dayLong is the time that a report is about: a day of UTC.
 	dayLong = 24 * time.Hour
@@ -103,8 +103,9 @@ func (c *Counts) Session(s mail.TLSSession) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	d := c.present().kinds[TLS].add(domain.Canonical(s.Domain), &r)
-	if d != nil && s.Terms != "" && d.terms != s.Terms {
+	k := &c.present().kinds[TLS]
+	d := k.add(domain.Canonical(s.Domain), &r)
+	if d != nil && s.Terms != "" && d.terms != s.Terms && k.grow(d, len(s.Terms)-len(d.terms)) {
 		d.terms = strings.Clone(s.Terms)
 	}
 }
@@ -125,8 +126,9 @@ func (c *Counts) See(e *mail.Event) {
 	r := rowOf(e)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if d := c.present().kinds[DMARC].add(e.Auth.Report.Domain, &r); d != nil {
-		d.record = e.Auth.Report.Policy
+	k := &c.present().kinds[DMARC]
+	if d := k.add(e.Auth.Report.Domain, &r); d != nil {
+		k.repeat(d, e.Auth.Report.Policy)
 	}
 }
 
@@ -151,15 +153,40 @@ func (k *ofKind) add(name string, r *Row) *ofDomain {
 		d.rows[*r] = n + 1
 		return d
 	}
-	size := r.size()
-	if d.octets+size > mostOfDomain || k.octets+size > mostOctets {
+	if !k.grow(d, r.size()) {
 		d.left++
 		return d
 	}
-	d.octets += size
-	k.octets += size
 	d.rows[r.clone()] = 1
 	return d
+}
+
+// grow takes room for so many octets more of a domain, and reports whether there is so much.
+func (k *ofKind) grow(d *ofDomain, octets int) bool {
+	if d.octets+octets > mostOfDomain || k.octets+octets > mostOctets {
+		return false
+	}
+	d.octets += octets
+	k.octets += octets
+	return true
+}
+
+// repeat keeps the policy record of a domain as it was seen last, where there is room for it: its length is the choice
+// of a stranger. The copy keeps nothing of the answer of the DNS alive.
+func (k *ofKind) repeat(d *ofDomain, p *mail.DMARCPolicy) {
+	if p == nil || d.record != nil && *d.record == *p || len(p.RUA)+len(p.FO) > mostTerms {
+		return
+	}
+	before := 0
+	if d.record != nil {
+		before = len(d.record.RUA) + len(d.record.FO)
+	}
+	if !k.grow(d, len(p.RUA)+len(p.FO)-before) {
+		return
+	}
+	kept := *p
+	kept.RUA, kept.FO = strings.Clone(p.RUA), strings.Clone(p.FO)
+	d.record = &kept
 }
 
 // isName reports whether s is a domain name in ASCII.

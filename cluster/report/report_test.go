@@ -154,6 +154,50 @@ func TestCounts_Bounds(t *testing.T) {
 	}
 }
 
+// TestCounts_BoundsOfTexts: the texts that strangers publish take room like all else, and one that is too long is not
+// kept.
+func TestCounts_BoundsOfTexts(t *testing.T) {
+	const long = 3 << 10
+	c := NewCounts(time.Now, contact)
+	begins := dayOf(time.Now())
+	c.See(message(nil))
+	for i := range mostDomains {
+		name := fmt.Sprintf("d%d.example", i)
+		c.See(message(func(_ *mail.Event, v *mail.Evaluation) {
+			v.Domain = name
+			v.Policy.RUA, v.Policy.FO = "mailto:r@"+name+","+strings.Repeat("x", long), strings.Repeat("1:", 100)+"1"
+		}))
+		c.Session(session(func(s *mail.TLSSession) { s.Domain, s.Terms = name, strings.Repeat("x", long) }))
+	}
+	for k := range kinds {
+		sum := 0
+		for _, name := range c.Domains(k, begins) {
+			p := c.Part(k, begins, name)
+			if sum += len(p.Terms); p.Record != nil {
+				sum += len(p.Record.RUA) + len(p.Record.FO)
+			}
+		}
+		if of := &c.days[0].kinds[k]; sum == 0 || sum > mostOctets || sum > of.octets || of.octets > mostOctets {
+			t.Errorf("the texts of %s have %d octets, and %d are counted", k, sum, of.octets)
+		}
+	}
+	if p := c.Part(DMARC, begins, "example.com"); p.Record == nil || p.Record.RUA != "mailto:r@example.com" {
+		t.Errorf("the record of example.com is %+v", p.Record)
+	}
+
+	c = NewCounts(time.Now, contact)
+	c.See(message(func(_ *mail.Event, v *mail.Evaluation) { v.Policy.RUA = strings.Repeat("x", mostTerms+1) }))
+	if p := c.Part(DMARC, begins, "example.com"); p.Record != nil {
+		t.Errorf("a record of %d octets is kept", len(p.Record.RUA))
+	}
+	for _, rua := range []string{"mailto:first@example.com", "mailto:s@example.com"} {
+		c.See(message(func(_ *mail.Event, v *mail.Evaluation) { v.Policy.RUA = rua }))
+		if p := c.Part(DMARC, begins, "example.com"); p.Record == nil || p.Record.RUA != rua {
+			t.Errorf("the record is %+v, want %s", p.Record, rua)
+		}
+	}
+}
+
 // TestCounts_Allocations: nothing is allocated for a row that is there, nor without counters.
 func TestCounts_Allocations(t *testing.T) {
 	c := NewCounts(time.Now, contact)
