@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -42,10 +44,21 @@ func (a *Account) Record(ctx context.Context, p Principal, what string, before, 
 	})
 }
 
+// hookURL is what has a hook asked that a rule names by its URL.
+var hookURL = regexp.MustCompile(`(?i)(\bhook\s+[\\"]*[a-z]+://)[^\s"]*`)
+
+// WithoutHookURLs returns rules, or records of them, without what may be a secret of the URLs of hooks.
+func WithoutHookURLs(text string) string {
+	if !strings.Contains(text, "://") {
+		return text
+	}
+	return hookURL.ReplaceAllString(text, "${1}...")
+}
+
 // logEntry writes an entry to the log, which keeps it for longer.
 func logEntry(log *slog.Logger, e Entry) {
 	log.Info("changed by the API", "what", e.What, "about", e.About, "domain", e.Domain, "who", e.Who,
-		"token", e.Token, "before", string(e.Before), "after", string(e.After))
+		"token", e.Token, "before", WithoutHookURLs(string(e.Before)), "after", WithoutHookURLs(string(e.After)))
 }
 
 // recordOf returns a record as JSON, nil for none.

@@ -1,6 +1,7 @@
 package account
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 )
@@ -45,5 +46,21 @@ func TestAudit_Owners(t *testing.T) {
 	}
 	if _, err := w.Audit(Principal{Role: ReadOnly, Domains: []string{"one.example"}}, 100); err == nil {
 		t.Error("one who only looks sees the audit")
+	}
+}
+
+// TestAudit_HookURL: the URL of a hook may be a secret, and the log of a change does not have it.
+func TestAudit_HookURL(t *testing.T) {
+	for _, target := range []string{
+		"hook https://h.example/s3cret?a=s3cret&b=s3cret", `hook  "https://h.example/s3cret,s3cret" a@b.example`,
+		"if spf=pass hook HTTPS://s3cret@h.example/ a@b.example",
+	} {
+		var out strings.Builder
+		rule := Rule{Pattern: "info@one.example", Target: target}
+		e := Entry{What: "rule.change", Before: recordOf(rule), After: recordOf(rule)}
+		logEntry(slog.New(slog.NewTextHandler(&out, nil)), e)
+		if got := out.String(); strings.Contains(got, "s3cret") || !strings.Contains(got, "info@one.example") {
+			t.Errorf("%s: the log has %s", target, got)
+		}
 	}
 }

@@ -316,6 +316,16 @@ func TestCompareFiles(t *testing.T) {
 	}
 }
 
+// TestCompareFiles_HookURL: the URL of a hook may be a secret, and the audit of a reload does not have it.
+func TestCompareFiles_HookURL(t *testing.T) {
+	was, is := compareFiles(map[string]string{"a": "x@a.example hook https://h.example/s3cret y@b.example\n"},
+		map[string]string{"a": "x@a.example\thook\thttps://h.example/other-s3cret\n"})
+	if got := strings.Join(append(was.Lines, is.Lines...), "\n"); strings.Contains(got, "s3cret") ||
+		!strings.Contains(got, " y@b.example") {
+		t.Errorf("the audit has %s", got)
+	}
+}
+
 // flush empties a Redis.
 func flush(t *testing.T, addr string) {
 	t.Helper()

@@ -86,8 +86,9 @@ func linesOf(files map[string]string) iter.Seq[string] {
 	}
 }
 
-// add adds a line.
+// add adds a line, without what may be a secret of it.
 func (f *filesRecord) add(line string) {
+	line = account.WithoutHookURLs(line)
 	size := 0
 	for _, l := range f.Lines {
 		size += len(l)
