@@ -35,9 +35,10 @@ type Query struct {
 }
 
 const (
-	// DefaultLimit and MaxLimit are how many rows a page has.
+	// DefaultLimit is how many rows a page has.
 	DefaultLimit = 50
-	MaxLimit     = 200
+	// MaxLimit is how many it may have.
+	MaxLimit = 200
 	// maxFilter bounds the octets of a filter.
 	maxFilter = 512
 )

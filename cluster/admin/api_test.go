@@ -117,6 +117,16 @@ func (a *api) ask(t *testing.T, token, method, path, body string) (int, map[stri
 	return resp.StatusCode, answer
 }
 
+// flag returns a value of an answer that is true or false.
+func flag(t *testing.T, answer map[string]any, key string) bool {
+	t.Helper()
+	value, ok := answer[key].(bool)
+	if !ok {
+		t.Errorf("%s is %v", key, answer[key])
+	}
+	return value
+}
+
 // id returns the id of an answer, or of a part of it.
 func id(answer map[string]any, part string) string {
 	if part != "" {
@@ -167,13 +177,13 @@ func TestAPI_Routes(t *testing.T) {
 	token, _ := made["secret"].(string)
 	d := must(201, token, "POST", "/api/v1/destinations", `{"address":"me@home.example"}`)
 	r := must(201, token, "POST", "/api/v1/routes", `{"pattern":"info@example.com","target":"me@home.example"}`)
-	if r["in_force"] != false || r["enabled"] != true || strings.Contains(a.text, "\ninfo@") {
+	if flag(t, r, "in_force") || !flag(t, r, "enabled") || strings.Contains(a.text, "\ninfo@") {
 		t.Errorf("before it is verified: %v\n%s", r, a.text)
 	}
 	destination, route := "/api/v1/destinations/"+id(d, ""), "/api/v1/routes/"+id(r, "")
 	must(403, token, "PATCH", destination, `{"verified":true}`)
 	must(200, adminToken, "PATCH", destination, `{"verified":true}`)
-	if r = must(200, token, "GET", route, ""); r["in_force"] != true || !strings.Contains(a.text, "\ninfo@") {
+	if r = must(200, token, "GET", route, ""); !flag(t, r, "in_force") || !strings.Contains(a.text, "\ninfo@") {
 		t.Errorf("afterwards: %v\n%s", r, a.text)
 	}
 	must(200, token, "PUT", route, `{"pattern":"@example.com","target":"me@home.example","enabled":false}`)
@@ -222,7 +232,7 @@ func TestAPI_Blocks(t *testing.T) {
 	route := must(201, token, "POST", "/api/v1/routes", `{"pattern":"info@example.com","target":"drop"}`)
 	one := must(201, token, "POST", "/api/v1/blocks", `{"sender":"news@shop.example","for":"example.com"}`)
 	two := must(201, token, "POST", "/api/v1/blocks", `{"sender":"@*.bulk.example","for":"info@example.com"}`)
-	if one["for"] != "@example.com" || one["domain"] != "example.com" || one["in_force"] != true ||
+	if one["for"] != "@example.com" || one["domain"] != "example.com" || !flag(t, one, "in_force") ||
 		!strings.Contains(a.text, "\nblock news@shop.example for=@example.com\n") {
 		t.Errorf("%v\n%s", one, a.text)
 	}

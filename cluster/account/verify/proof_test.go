@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,7 @@ import (
 // A published is the world that a Verifier asks about the hosts of owners.
 type published struct {
 	*world
+	mu     sync.Mutex // over what follows
 	texts  []string
 	addrs  []netip.Addr
 	body   string
@@ -34,9 +36,20 @@ func newPublished(t *testing.T) *published {
 	p.Verifier = New(Config{
 		Account: p.account, Log: slog.New(slog.NewTextHandler(&p.log, nil)),
 		Lookups: Lookups{
-			Text:  func(context.Context, string) ([]string, error) { p.asked++; return p.texts, p.err },
-			Addrs: func(context.Context, string) ([]netip.Addr, error) { return p.addrs, p.err },
+			Text: func(context.Context, string) ([]string, error) {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				p.asked++
+				return p.texts, p.err
+			},
+			Addrs: func(context.Context, string) ([]netip.Addr, error) {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				return p.addrs, p.err
+			},
 			Fetch: func(_ context.Context, url string, _ int) (int, []byte, error) {
+				p.mu.Lock()
+				defer p.mu.Unlock()
 				return p.status, []byte(p.body), p.err
 			},
 			Own:    func(a netip.Addr) bool { return a == netip.MustParseAddr("8.8.8.8") },
@@ -44,6 +57,20 @@ func newPublished(t *testing.T) *published {
 		},
 	})
 	return p
+}
+
+// publish changes what the host's owner publishes in the DNS, or how the DNS fails.
+func (p *published) publish(err error, texts ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.texts, p.err = texts, err
+}
+
+// looks returns how often the host was asked.
+func (p *published) looks() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.asked
 }
 
 // ask asks twice, since the first answer says what to publish, and returns the destination afterwards.
@@ -181,25 +208,25 @@ func TestVerifier_ProofAgain(t *testing.T) {
 			}
 			return len(list)
 		}
-		before, looks := entries(), p.asked
+		before, looks := entries(), p.looks()
 		time.Sleep(40 * day)
 		synctest.Wait()
-		if got := p.now(d); got.Verified == nil || got.Failed != "" || entries()-before > 10 || p.asked-looks < 39 {
-			t.Errorf("%d entries, %d looks: %+v", entries()-before, p.asked-looks, got)
+		if got := p.now(d); got.Verified == nil || got.Failed != "" || entries()-before > 10 || p.looks()-looks < 39 {
+			t.Errorf("%d entries, %d looks: %+v", entries()-before, p.looks()-looks, got)
 		}
-		p.texts, p.err = nil, errors.New("no answer")
+		p.publish(errors.New("no answer"))
 		time.Sleep(40 * day)
 		synctest.Wait()
 		if got := p.now(d); got.Verified == nil || got.Failed == "" {
 			t.Errorf("while nothing answers: %+v", got)
 		}
-		p.texts, p.err = []string{proof.Token}, nil
+		p.publish(nil, proof.Token)
 		time.Sleep(2 * day)
 		synctest.Wait()
 		if got := p.now(d); got.Verified == nil || got.Failed != "" {
 			t.Errorf("when it is there again: %+v", got)
 		}
-		p.texts = nil
+		p.publish(nil)
 		time.Sleep(20 * day)
 		synctest.Wait()
 		if got := p.now(d); got.Verified == nil || got.Failed == "" {
