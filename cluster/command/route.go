@@ -185,16 +185,22 @@ func (a *allRules) only(owner, domain string) {
 	*a = kept
 }
 
-func (v *routeListVerb) run(s streams) int {
-	a, err := v.api()
+// rulesOf asks a node for the rules of an owner and of a domain, all for "".
+func (f *nodeFlags) rulesOf(owner, domain string) (allRules, error) {
+	a, err := f.api()
 	if err != nil {
-		return fail(s, err)
+		return allRules{}, err
 	}
 	all, err := a.rules()
+	all.only(owner, domain)
+	return all, err
+}
+
+func (v *routeListVerb) run(s streams) int {
+	all, err := v.rulesOf(v.Owner, v.Domain)
 	if err != nil {
 		return fail(s, err)
 	}
-	all.only(v.Owner, v.Domain)
 	if v.JSON {
 		printJSON(s.out, all)
 		return exitOK
@@ -235,15 +241,10 @@ func stateOf(r *admin.Route) string {
 }
 
 func (v *routeExportVerb) run(s streams) int {
-	a, err := v.api()
+	all, err := v.rulesOf(v.Owner, v.Domain)
 	if err != nil {
 		return fail(s, err)
 	}
-	all, err := a.rules()
-	if err != nil {
-		return fail(s, err)
-	}
-	all.only(v.Owner, v.Domain)
 	var b strings.Builder
 	for i := range all.Rules {
 		r := &all.Rules[i]
