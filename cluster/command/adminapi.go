@@ -49,8 +49,8 @@ func adminOf(cfg *config.Config) (*adminAPI, error) {
 // nodeFlags say which node is asked: the one that runs with a configuration, or one at a URL.
 type nodeFlags struct {
 	Config    string `short:"c" name:"config" placeholder:"FILE" help:"The configuration file of the running node."`
-	URL       string `name:"url" placeholder:"URL" help:"${node_url}"`
-	TokenFile string `name:"token-file" placeholder:"FILE" help:"${node_token_file}"`
+	URL       string `name:"url" placeholder:"URL" help:"@node_url"`
+	TokenFile string `name:"token-file" placeholder:"FILE" help:"@node_token_file"`
 }
 
 // api returns the admin server that the flags name.

@@ -13,7 +13,7 @@ import (
 
 type checkVerb struct {
 	configFlag
-	Connect bool `help:"${check_connect}"`
+	Connect bool `help:"@check_connect"`
 	jsonFlag
 }
 

@@ -8,9 +8,9 @@ import (
 )
 
 type checkMynetworksVerb struct {
-	File   string       `arg:"" placeholder:"FILE" help:"${mynetworks_file}"`
-	Config []string     `short:"c" name:"config" placeholder:"FILE" help:"${egress_config}"`
-	IP     []netip.Addr `name:"ip" placeholder:"ADDRESS" help:"${egress_ip}"`
+	File   string       `arg:"" placeholder:"FILE" help:"@mynetworks_file"`
+	Config []string     `short:"c" name:"config" placeholder:"FILE" help:"@egress_config"`
+	IP     []netip.Addr `name:"ip" placeholder:"ADDRESS" help:"@egress_ip"`
 	jsonFlag
 }
 

@@ -22,26 +22,26 @@ import (
 )
 
 type checkVerbs struct {
-	Files      checkVerb           `cmd:"" default:"withargs" help:"${check_files}"`
-	Target     checkTargetVerb     `cmd:"" help:"${check_target}"`
-	Egress     checkEgressVerb     `cmd:"" help:"${check_egress}"`
-	Ingress    checkIngressVerb    `cmd:"" help:"${check_ingress}"`
-	Relay      checkRelayVerb      `cmd:"" help:"${check_relay}"`
-	Mynetworks checkMynetworksVerb `cmd:"" help:"${check_mynetworks}"`
+	Files      checkVerb           `cmd:"" default:"withargs" help:"@check_files"`
+	Target     checkTargetVerb     `cmd:"" help:"@check_target"`
+	Egress     checkEgressVerb     `cmd:"" help:"@check_egress"`
+	Ingress    checkIngressVerb    `cmd:"" help:"@check_ingress"`
+	Relay      checkRelayVerb      `cmd:"" help:"@check_relay"`
+	Mynetworks checkMynetworksVerb `cmd:"" help:"@check_mynetworks"`
 }
 
 // checkupFlags are those of what looks at the network around nodes.
 type checkupFlags struct {
 	configFlag
-	Wait int `placeholder:"SECONDS" default:"20" help:"${check_wait}"`
+	Wait int `placeholder:"SECONDS" default:"20" help:"@check_wait"`
 	jsonFlag
 }
 
 type checkTargetVerb struct {
-	NextHop string `arg:"" placeholder:"NEXTHOP" help:"${check_target_hop}"`
-	To      string `placeholder:"PATH" help:"${check_target_to}"`
+	NextHop string `arg:"" placeholder:"NEXTHOP" help:"@check_target_hop"`
+	To      string `placeholder:"PATH" help:"@check_target_to"`
 	From    string `placeholder:"PATH" help:"The sender of that; the null sender when left out."`
-	Here    bool   `help:"${check_here}"`
+	Here    bool   `help:"@check_here"`
 	checkupFlags
 }
 
@@ -50,9 +50,9 @@ func (v *checkTargetVerb) run(s streams) int {
 }
 
 type checkEgressVerb struct {
-	At     []string `placeholder:"HOST" help:"${check_egress_at}"`
-	Beside []string `placeholder:"NEXTHOP" help:"${check_egress_beside}"`
-	Here   bool     `help:"${check_here}"`
+	At     []string `placeholder:"HOST" help:"@check_egress_at"`
+	Beside []string `placeholder:"NEXTHOP" help:"@check_egress_beside"`
+	Here   bool     `help:"@check_here"`
 	checkupFlags
 }
 
@@ -161,10 +161,10 @@ func printHost(w io.Writer, h *node.HostChecked) {
 
 type checkRelayVerb struct {
 	Host   string `arg:"" placeholder:"HOST" help:"The host, with a port if that is not 25."`
-	Domain string `placeholder:"DOMAIN" help:"${check_relay_domain}"`
-	To     string `placeholder:"PATH" default:"relay-probe@example.com" help:"${check_relay_to}"`
-	Helo   string `placeholder:"NAME" help:"${check_relay_helo}"`
-	All    bool   `help:"${check_relay_all}"`
+	Domain string `placeholder:"DOMAIN" help:"@check_relay_domain"`
+	To     string `placeholder:"PATH" default:"relay-probe@example.com" help:"@check_relay_to"`
+	Helo   string `placeholder:"NAME" help:"@check_relay_helo"`
+	All    bool   `help:"@check_relay_all"`
 	Wait   int    `placeholder:"SECONDS" default:"30" help:"How long each answer may take."`
 	jsonFlag
 }

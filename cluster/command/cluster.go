@@ -20,10 +20,10 @@ import (
 )
 
 type clusterVerbs struct {
-	Init   clusterInitVerb   `cmd:"" help:"${cluster_init}"`
-	Renew  clusterRenewVerb  `cmd:"" help:"${cluster_renew}"`
+	Init   clusterInitVerb   `cmd:"" help:"@cluster_init"`
+	Renew  clusterRenewVerb  `cmd:"" help:"@cluster_renew"`
 	Status clusterStatusVerb `cmd:"" help:"Ask a running node what it knows of its cluster."`
-	Drain  clusterDrainVerb  `cmd:"" help:"${cluster_drain}"`
+	Drain  clusterDrainVerb  `cmd:"" help:"@cluster_drain"`
 	Keys   clusterKeysVerbs  `cmd:"" help:"Change the secret of the cluster, a step at a time."`
 }
 

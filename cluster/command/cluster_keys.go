@@ -14,10 +14,10 @@ import (
 // clusterKeysVerbs change the secret of a cluster so that all nodes understand each other at every moment. Every node
 // understands a key before the first one uses it, and no node uses a key any longer before the first one forgets it.
 type clusterKeysVerbs struct {
-	Show clusterKeysShowVerb `cmd:"" help:"${cluster_keys_show}"`
-	Add  clusterKeysAddVerb  `cmd:"" help:"${cluster_keys_add}"`
-	Use  clusterKeysUseVerb  `cmd:"" help:"${cluster_keys_use}"`
-	Drop clusterKeysDropVerb `cmd:"" help:"${cluster_keys_drop}"`
+	Show clusterKeysShowVerb `cmd:"" help:"@cluster_keys_show"`
+	Add  clusterKeysAddVerb  `cmd:"" help:"@cluster_keys_add"`
+	Use  clusterKeysUseVerb  `cmd:"" help:"@cluster_keys_use"`
+	Drop clusterKeysDropVerb `cmd:"" help:"@cluster_keys_drop"`
 }
 
 // A keyFile is the argument of all of them.

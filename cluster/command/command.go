@@ -35,16 +35,16 @@ type streams struct {
 
 // verbs are all verbs with their flags.
 type verbs struct {
-	Init    initVerb    `cmd:"" help:"${init}"`
+	Init    initVerb    `cmd:"" help:"@init"`
 	Import  importVerbs `cmd:"" help:"Rules from the files of another relay."`
-	Serve   serveVerb   `cmd:"" help:"${serve}"`
+	Serve   serveVerb   `cmd:"" help:"@serve"`
 	Check   checkVerbs  `cmd:"" help:"Validate a configuration and the rules it names, or look at the network."`
-	Explain explainVerb `cmd:"" help:"${explain}"`
+	Explain explainVerb `cmd:"" help:"@explain"`
 	Config  configVerbs `cmd:"" help:"Settings in force."`
 	ruleVerbs
 	Report reportVerbs `cmd:"" help:"Reports on TLS and DMARC, as domains get them."`
 	movingVerbs
-	Dev        devVerb        `cmd:"" help:"${dev}"`
+	Dev        devVerb        `cmd:"" help:"@dev"`
 	DNS        dnsVerbs       `cmd:"" name:"dns" help:"What the DNS says of a domain, and is to say."`
 	DKIM       dkimVerbs      `cmd:"" name:"dkim" help:"Keys that messages are signed with."`
 	Key        keyVerbs       `cmd:"" help:"Keys that secrets are made of: srs.key_file, secret_file."`
@@ -65,9 +65,9 @@ type ruleVerbs struct {
 
 // movingVerbs are those for a domain that moves here.
 type movingVerbs struct {
-	EgressList egressListVerb `cmd:"" name:"egress-list" help:"${egress_list}"`
+	EgressList egressListVerb `cmd:"" name:"egress-list" help:"@egress_list"`
 	Migrate    migrateVerbs   `cmd:"" help:"A domain that moves here."`
-	Reconcile  reconcileVerb  `cmd:"" help:"${reconcile}"`
+	Reconcile  reconcileVerb  `cmd:"" help:"@reconcile"`
 }
 
 // helpVerb stands in the help alone: Main reads "help VERB" as "VERB --help".
@@ -101,12 +101,12 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { exited = true }), // after --help, which is no error
 		kong.UsageOnError(),
-		helpTexts(), checkTexts(), migrateTexts(), routeTexts(),
 	)
 	if err != nil {
 		fmt.Fprintln(stderr, "millrace:", err)
 		return exitError
 	}
+	fillHelp(parser.Model.Node, helpTexts(), checkTexts(), migrateTexts(), routeTexts())
 	parsed, err := parser.Parse(spelled(args))
 	if exited {
 		return exitOK

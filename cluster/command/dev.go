@@ -16,7 +16,7 @@ type devVerb struct {
 	Once bool   `help:"End after the tour; exit code 1 if an outcome differs from what it should be."`
 	Log  bool   `help:"Show the node's own log on stderr."`
 
-	Quiet bool `short:"q" help:"${dev_quiet}"`
+	Quiet bool `short:"q" help:"@dev_quiet"`
 
 	jsonFlag
 }

@@ -10,16 +10,16 @@ import (
 )
 
 type dkimVerbs struct {
-	New    dkimNewVerb    `cmd:"" help:"${dkim_new}"`
-	Rotate dkimRotateVerb `cmd:"" help:"${dkim_rotate}"`
+	New    dkimNewVerb    `cmd:"" help:"@dkim_new"`
+	Rotate dkimRotateVerb `cmd:"" help:"@dkim_rotate"`
 }
 
 type dkimNewVerb struct {
 	Domain   string `required:"" placeholder:"DOMAIN" help:"The signing domain, d=."`
-	Selector string `required:"" placeholder:"NAME" help:"${dkim_new_selector}"`
-	Type     string `enum:"rsa,ed25519" default:"rsa" help:"${dkim_new_type}"`
-	Bits     int    `default:"2048" help:"${dkim_new_bits}"`
-	Out      string `required:"" placeholder:"FILE" help:"${dkim_new_out}"`
+	Selector string `required:"" placeholder:"NAME" help:"@dkim_new_selector"`
+	Type     string `enum:"rsa,ed25519" default:"rsa" help:"@dkim_new_type"`
+	Bits     int    `default:"2048" help:"@dkim_new_bits"`
+	Out      string `required:"" placeholder:"FILE" help:"@dkim_new_out"`
 	jsonFlag
 }
 

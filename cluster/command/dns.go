@@ -15,16 +15,16 @@ import (
 )
 
 type dnsVerbs struct {
-	Check   dnsCheckVerb   `cmd:"" help:"${dns_check}"`
-	Records dnsRecordsVerb `cmd:"" help:"${dns_records}"`
-	Apply   dnsApplyVerb   `cmd:"" help:"${dns_apply}"`
+	Check   dnsCheckVerb   `cmd:"" help:"@dns_check"`
+	Records dnsRecordsVerb `cmd:"" help:"@dns_records"`
+	Apply   dnsApplyVerb   `cmd:"" help:"@dns_apply"`
 }
 
 // A domainFlags names a domain, and the node that takes its mail.
 type domainFlags struct {
 	configFlag
 	Domain string       `arg:"" placeholder:"DOMAIN" help:"The domain whose mail the node takes."`
-	IP     []netip.Addr `name:"ip" placeholder:"ADDRESS" help:"${dns_ip}"`
+	IP     []netip.Addr `name:"ip" placeholder:"ADDRESS" help:"@dns_ip"`
 }
 
 // read reads the configuration and makes A-labels of the domain.
@@ -57,7 +57,7 @@ const (
 
 type dnsCheckVerb struct {
 	domainFlags
-	Selector []string `placeholder:"NAME" help:"${dns_selector}"`
+	Selector []string `placeholder:"NAME" help:"@dns_selector"`
 	All      bool     `help:"Print also what is in order, and how it was found."`
 	jsonFlag
 }
@@ -170,8 +170,8 @@ func tlsaRecord(cfg *config.Config) (doctor.Record, error) {
 
 type dnsRecordsVerb struct {
 	domainFlags
-	Format string `enum:"bind,nsupdate,route53,terraform,cloudflare,json" default:"bind" help:"${dns_format}"`
-	TLSA   bool   `name:"tlsa" help:"${dns_tlsa}"`
+	Format string `enum:"bind,nsupdate,route53,terraform,cloudflare,json" default:"bind" help:"@dns_format"`
+	TLSA   bool   `name:"tlsa" help:"@dns_tlsa"`
 	TTL    int    `name:"ttl" default:"300" placeholder:"SECONDS" help:"How long others may keep the records."`
 }
 

@@ -18,9 +18,9 @@ import (
 
 type dnsApplyVerb struct {
 	domainFlags
-	Server  string `required:"" placeholder:"ADDRESS" help:"${dns_server}"`
-	Key     string `placeholder:"FILE" help:"${dns_key}"`
-	Replace bool   `help:"${dns_replace}"`
+	Server  string `required:"" placeholder:"ADDRESS" help:"@dns_server"`
+	Key     string `placeholder:"FILE" help:"@dns_key"`
+	Replace bool   `help:"@dns_replace"`
 	Yes     bool   `help:"Make the changes; without it they are only shown."`
 	TTL     uint32 `name:"ttl" default:"300" placeholder:"SECONDS" help:"How long others may keep the records."`
 }

@@ -15,10 +15,10 @@ import (
 )
 
 type egressListVerb struct {
-	Config  []string     `short:"c" name:"config" placeholder:"FILE" help:"${egress_config}"`
-	IP      []netip.Addr `name:"ip" placeholder:"ADDRESS" help:"${egress_ip}"`
-	Cluster bool         `help:"${egress_cluster}"`
-	Format  string       `enum:"text,json,postfix,nftables,spf" default:"text" help:"${egress_format}"`
+	Config  []string     `short:"c" name:"config" placeholder:"FILE" help:"@egress_config"`
+	IP      []netip.Addr `name:"ip" placeholder:"ADDRESS" help:"@egress_ip"`
+	Cluster bool         `help:"@egress_cluster"`
+	Format  string       `enum:"text,json,postfix,nftables,spf" default:"text" help:"@egress_format"`
 }
 
 func (v *egressListVerb) run(s streams) int {

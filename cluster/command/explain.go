@@ -35,14 +35,14 @@ type explainVerb struct {
 	Helo    *string `placeholder:"NAME" help:"What the client says in EHLO."`
 	From    *string `placeholder:"PATH" help:"The reverse-path; '<>' is the null sender."`
 	To      *string `placeholder:"PATH" help:"The forward-path."`
-	Connect bool    `help:"${explain_connect}"`
-	Hooks   bool    `help:"${explain_hooks}"`
-	Message string  `placeholder:"FILE" help:"${explain_message}"`
-	Filters bool    `help:"${explain_filters}"`
-	User    string  `placeholder:"NAME" help:"${explain_user}"`
-	At      string  `placeholder:"TIME" help:"${explain_at}"`
+	Connect bool    `help:"@explain_connect"`
+	Hooks   bool    `help:"@explain_hooks"`
+	Message string  `placeholder:"FILE" help:"@explain_message"`
+	Filters bool    `help:"@explain_filters"`
+	User    string  `placeholder:"NAME" help:"@explain_user"`
+	At      string  `placeholder:"TIME" help:"@explain_at"`
 	On      string  `placeholder:"ADDRESS" help:"The address of the listener that is asked; the first when left out."`
-	Here    bool    `help:"${explain_here}"`
+	Here    bool    `help:"@explain_here"`
 	jsonFlag
 }
 

@@ -1,10 +1,8 @@
 package command
 
-import "github.com/alecthomas/kong"
-
 // checkTexts are those of the verbs that look at the network.
-func checkTexts() kong.Vars {
-	return kong.Vars{
+func checkTexts() map[string]string {
+	return map[string]string{
 		"check_files": "Validate a configuration and the rules it names: what millrace check does without another " +
 			"word.",
 		"check_target": "Go to a next hop as mail would, from every node of the cluster, and say what happens at " +

@@ -1,10 +1,8 @@
 package command
 
-import "github.com/alecthomas/kong"
-
 // migrateTexts returns the help texts of the verbs for a move, as helpTexts does.
-func migrateTexts() kong.Vars {
-	return kong.Vars{
+func migrateTexts() map[string]string {
+	return map[string]string{
 		"import_cloudflare": "Rules that take the same mail to the same places as Cloudflare's Email " +
 			"Routing, of its API or of answers of it that were saved.",
 		"import_cloudflare_files": "Answers of the API: rules, catch-all, destination addresses, settings. " +

@@ -1,10 +1,8 @@
 package command
 
-import "github.com/alecthomas/kong"
-
 // routeTexts are those of the verbs that change the rules of a running node.
-func routeTexts() kong.Vars {
-	return kong.Vars{
+func routeTexts() map[string]string {
+	return map[string]string{
 		"node_url": "The node: its admin.tls_addr as https://HOST:PORT, or its admin.addr on this host as " +
 			"http://127.0.0.1:PORT.",
 		"node_token_file": "The file with the token, such as millrace token new --out wrote; with --url.",

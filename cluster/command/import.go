@@ -10,16 +10,16 @@ import (
 )
 
 type importVerbs struct {
-	Postfix      importPostfixVerb      `cmd:"" help:"${import_postfix}"`
-	Cloudflare   importCloudflareVerb   `cmd:"" help:"${import_cloudflare}"`
-	ImprovMX     importImprovMXVerb     `cmd:"" name:"improvmx" help:"${import_improvmx}"`
-	Addy         importAddyVerb         `cmd:"" help:"${import_addy}"`
-	ForwardEmail importForwardEmailVerb `cmd:"" name:"forward-email" help:"${import_forward_email}"`
+	Postfix      importPostfixVerb      `cmd:"" help:"@import_postfix"`
+	Cloudflare   importCloudflareVerb   `cmd:"" help:"@import_cloudflare"`
+	ImprovMX     importImprovMXVerb     `cmd:"" name:"improvmx" help:"@import_improvmx"`
+	Addy         importAddyVerb         `cmd:"" help:"@import_addy"`
+	ForwardEmail importForwardEmailVerb `cmd:"" name:"forward-email" help:"@import_forward_email"`
 }
 
 // converted is what each import has besides its source: where the result goes.
 type converted struct {
-	Out string `placeholder:"DIR" help:"${import_out}"`
+	Out string `placeholder:"DIR" help:"@import_out"`
 	jsonFlag
 }
 

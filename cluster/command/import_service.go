@@ -18,9 +18,9 @@ import (
 )
 
 type importCloudflareVerb struct {
-	Files     []string `arg:"" optional:"" placeholder:"FILE" help:"${import_cloudflare_files}"`
+	Files     []string `arg:"" optional:"" placeholder:"FILE" help:"@import_cloudflare_files"`
 	Domain    string   `placeholder:"DOMAIN" help:"The zone; required without FILE."`
-	TokenFile string   `placeholder:"FILE" help:"${import_token_file}"`
+	TokenFile string   `placeholder:"FILE" help:"@import_token_file"`
 	URL       string   `name:"url" default:"https://api.cloudflare.com/client/v4" help:"Where the API is."`
 	converted
 }
@@ -111,7 +111,7 @@ func askAPI(base string, fields http.Header) (ask migrate.Ask, done func(), err 
 }
 
 type importImprovMXVerb struct {
-	Files  []string `arg:"" placeholder:"FILE" help:"${import_improvmx_files}"`
+	Files  []string `arg:"" placeholder:"FILE" help:"@import_improvmx_files"`
 	Domain string   `required:"" placeholder:"DOMAIN" help:"The domain whose aliases they are."`
 	converted
 }
@@ -130,8 +130,8 @@ func (v *importImprovMXVerb) run(s streams) int {
 }
 
 type importAddyVerb struct {
-	Files []string `arg:"" placeholder:"FILE" help:"${import_addy_files}"`
-	To    string   `required:"" placeholder:"ADDRESS" help:"${import_addy_to}"`
+	Files []string `arg:"" placeholder:"FILE" help:"@import_addy_files"`
+	To    string   `required:"" placeholder:"ADDRESS" help:"@import_addy_to"`
 	converted
 }
 
@@ -146,8 +146,8 @@ func (v *importAddyVerb) run(s streams) int {
 
 type importForwardEmailVerb struct {
 	Domain string   `arg:"" placeholder:"DOMAIN" help:"The domain whose records they are."`
-	File   string   `arg:"" optional:"" placeholder:"FILE" help:"${import_forward_email_file}"`
-	DNS    []string `name:"dns" placeholder:"ADDRESS:PORT" help:"${dns_servers}"`
+	File   string   `arg:"" optional:"" placeholder:"FILE" help:"@import_forward_email_file"`
+	DNS    []string `name:"dns" placeholder:"ADDRESS:PORT" help:"@dns_servers"`
 	converted
 }
 

@@ -39,11 +39,11 @@ const configName = "millrace.yaml"
 type initVerb struct {
 	Dir        string       `arg:"" placeholder:"DIR" help:"The folder to write to, such as /etc/millrace."`
 	Domain     string       `required:"" placeholder:"DOMAIN" help:"The domain whose mail is taken."`
-	To         string       `required:"" placeholder:"TARGET" help:"${init_to}"`
-	Hostname   string       `placeholder:"NAME" help:"${init_hostname}"`
-	Postmaster string       `placeholder:"ADDRESS" help:"${init_postmaster}"`
-	IP         []netip.Addr `name:"ip" placeholder:"ADDRESS" help:"${init_ip}"`
-	Group      string       `placeholder:"NAME" help:"${init_group}"`
+	To         string       `required:"" placeholder:"TARGET" help:"@init_to"`
+	Hostname   string       `placeholder:"NAME" help:"@init_hostname"`
+	Postmaster string       `placeholder:"ADDRESS" help:"@init_postmaster"`
+	IP         []netip.Addr `name:"ip" placeholder:"ADDRESS" help:"@init_ip"`
+	Group      string       `placeholder:"NAME" help:"@init_group"`
 	jsonFlag
 }
 

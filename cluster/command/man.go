@@ -11,7 +11,7 @@ import (
 )
 
 type manVerb struct {
-	Dir string `arg:"" optional:"" placeholder:"DIR" help:"${man_dir}"`
+	Dir string `arg:"" optional:"" placeholder:"DIR" help:"@man_dir"`
 }
 
 func (v *manVerb) run(s streams) int {

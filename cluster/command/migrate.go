@@ -22,14 +22,14 @@ import (
 )
 
 type migrateVerbs struct {
-	Plan  migratePlanVerb  `cmd:"" help:"${migrate_plan}"`
-	Watch migrateWatchVerb `cmd:"" help:"${migrate_watch}"`
+	Plan  migratePlanVerb  `cmd:"" help:"@migrate_plan"`
+	Watch migrateWatchVerb `cmd:"" help:"@migrate_watch"`
 }
 
 type migratePlanVerb struct {
 	Domain   string   `arg:"" placeholder:"DOMAIN" help:"The domain that moves."`
-	RollBack string   `name:"rollback" placeholder:"FILE" help:"${migrate_rollback}"`
-	Resolver []string `placeholder:"ADDRESS:PORT" help:"${migrate_resolver}"`
+	RollBack string   `name:"rollback" placeholder:"FILE" help:"@migrate_rollback"`
+	Resolver []string `placeholder:"ADDRESS:PORT" help:"@migrate_resolver"`
 	configFlag
 	jsonFlag
 }
@@ -133,8 +133,8 @@ var publicResolvers = []string{"1.1.1.1:53", "8.8.8.8:53", "9.9.9.9:53", "208.67
 type migrateWatchVerb struct {
 	Domain   string        `arg:"" placeholder:"DOMAIN" help:"The domain that moves."`
 	New      []string      `required:"" placeholder:"HOST" help:"A new MX host; once for each."`
-	Resolver []string      `placeholder:"ADDRESS:PORT" help:"${watch_resolver}"`
-	Every    time.Duration `placeholder:"DURATION" help:"${watch_every}"`
+	Resolver []string      `placeholder:"ADDRESS:PORT" help:"@watch_resolver"`
+	Every    time.Duration `placeholder:"DURATION" help:"@watch_every"`
 	Once     bool          `help:"Look once; exit code 1 if a resolver does not see a new one."`
 	jsonFlag
 }

@@ -13,10 +13,10 @@ import (
 )
 
 type reconcileVerb struct {
-	Log     []string `arg:"" optional:"" placeholder:"LOG" help:"${reconcile_log}"`
-	Maillog []string `required:"" placeholder:"FILE" help:"${reconcile_maillog}"`
-	NextHop string   `name:"next-hop" placeholder:"NEXTHOP" help:"${reconcile_next_hop}"`
-	Zone    string   `default:"Local" placeholder:"NAME" help:"${reconcile_zone}"`
+	Log     []string `arg:"" optional:"" placeholder:"LOG" help:"@reconcile_log"`
+	Maillog []string `required:"" placeholder:"FILE" help:"@reconcile_maillog"`
+	NextHop string   `name:"next-hop" placeholder:"NEXTHOP" help:"@reconcile_next_hop"`
+	Zone    string   `default:"Local" placeholder:"NAME" help:"@reconcile_zone"`
 	jsonFlag
 }
 

@@ -16,16 +16,16 @@ import (
 )
 
 type reportVerbs struct {
-	TLS   reportTLSVerb   `cmd:"" name:"tls" help:"${report_tls}"`
-	DMARC reportDMARCVerb `cmd:"" name:"dmarc" help:"${report_dmarc}"`
+	TLS   reportTLSVerb   `cmd:"" name:"tls" help:"@report_tls"`
+	DMARC reportDMARCVerb `cmd:"" name:"dmarc" help:"@report_dmarc"`
 }
 
 type (
 	reportFlags struct {
 		configFlag
 		jsonFlag
-		Domain string `arg:"" help:"${report_domain}"`
-		Day    string `placeholder:"DATE" help:"${report_day}"`
+		Domain string `arg:"" help:"@report_domain"`
+		Day    string `placeholder:"DATE" help:"@report_day"`
 	}
 	reportTLSVerb   struct{ reportFlags }
 	reportDMARCVerb struct{ reportFlags }

@@ -19,44 +19,44 @@ import (
 )
 
 type routeVerbs struct {
-	Add    routeAddVerb    `cmd:"" help:"${route_add}"`
-	Rm     routeRmVerb     `cmd:"" name:"rm" help:"${route_rm}"`
-	List   routeListVerb   `cmd:"" help:"${route_list}"`
-	Import routeImportVerb `cmd:"" help:"${route_import}"`
-	Export routeExportVerb `cmd:"" help:"${route_export}"`
-	Plan   routePlanVerb   `cmd:"" help:"${route_plan}"`
-	Apply  routeApplyVerb  `cmd:"" help:"${route_apply}"`
-	Replay routeReplayVerb `cmd:"" help:"${route_replay}"`
+	Add    routeAddVerb    `cmd:"" help:"@route_add"`
+	Rm     routeRmVerb     `cmd:"" name:"rm" help:"@route_rm"`
+	List   routeListVerb   `cmd:"" help:"@route_list"`
+	Import routeImportVerb `cmd:"" help:"@route_import"`
+	Export routeExportVerb `cmd:"" help:"@route_export"`
+	Plan   routePlanVerb   `cmd:"" help:"@route_plan"`
+	Apply  routeApplyVerb  `cmd:"" help:"@route_apply"`
+	Replay routeReplayVerb `cmd:"" help:"@route_replay"`
 }
 
 type (
 	routeAddVerb struct {
 		nodeFlags
-		Owner string   `placeholder:"TAG" help:"${route_owner_add}"`
-		Line  []string `arg:"" placeholder:"LINE" help:"${route_line}"`
+		Owner string   `placeholder:"TAG" help:"@route_owner_add"`
+		Line  []string `arg:"" placeholder:"LINE" help:"@route_line"`
 	}
 	routeRmVerb struct {
 		nodeFlags
-		Owner string   `placeholder:"TAG" help:"${route_owner_rm}"`
-		Which []string `arg:"" placeholder:"PATTERN" help:"${route_which}"`
+		Owner string   `placeholder:"TAG" help:"@route_owner_rm"`
+		Which []string `arg:"" placeholder:"PATTERN" help:"@route_which"`
 	}
 	routeListVerb struct {
 		nodeFlags
 		jsonFlag
-		Owner  string `placeholder:"TAG" help:"${route_owner_of}"`
-		Domain string `placeholder:"DOMAIN" help:"${route_domain}"`
+		Owner  string `placeholder:"TAG" help:"@route_owner_of"`
+		Domain string `placeholder:"DOMAIN" help:"@route_domain"`
 	}
 	routeImportVerb struct {
 		nodeFlags
 		jsonFlag
-		Owner string `placeholder:"TAG" help:"${route_owner_add}"`
-		File  string `arg:"" help:"${route_import_in}"`
+		Owner string `placeholder:"TAG" help:"@route_owner_add"`
+		File  string `arg:"" help:"@route_import_in"`
 	}
 	routeExportVerb struct {
 		nodeFlags
-		Owner  string `placeholder:"TAG" help:"${route_owner_of}"`
-		Domain string `placeholder:"DOMAIN" help:"${route_domain}"`
-		Out    string `placeholder:"FILE" help:"${route_export_out}"`
+		Owner  string `placeholder:"TAG" help:"@route_owner_of"`
+		Domain string `placeholder:"DOMAIN" help:"@route_domain"`
+		Out    string `placeholder:"FILE" help:"@route_export_out"`
 	}
 )
 

@@ -19,21 +19,21 @@ const exitDiffers = 3
 type wishFlags struct {
 	nodeFlags
 	jsonFlag
-	Owner string `placeholder:"TAG" help:"${route_owner}"`
-	Adopt bool   `help:"${route_adopt}"`
-	File  string `arg:"" help:"${route_file}"`
+	Owner string `placeholder:"TAG" help:"@route_owner"`
+	Adopt bool   `help:"@route_adopt"`
+	File  string `arg:"" help:"@route_file"`
 }
 
 type (
 	routePlanVerb struct {
 		wishFlags
-		Out      string `placeholder:"PLAN" help:"${route_out}"`
-		ExitCode bool   `name:"exit-code" help:"${route_exit_code}"`
+		Out      string `placeholder:"PLAN" help:"@route_out"`
+		ExitCode bool   `name:"exit-code" help:"@route_exit_code"`
 	}
 	routeApplyVerb  struct{ wishFlags }
 	routeReplayVerb struct {
 		wishFlags
-		Since string `default:"24h" placeholder:"TIME" help:"${route_since}"`
+		Since string `default:"24h" placeholder:"TIME" help:"@route_since"`
 	}
 )
 

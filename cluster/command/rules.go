@@ -12,7 +12,7 @@ import (
 )
 
 type rulesVerbs struct {
-	Show rulesShowVerb `cmd:"" help:"${rules_show}"`
+	Show rulesShowVerb `cmd:"" help:"@rules_show"`
 }
 
 type rulesShowVerb struct {

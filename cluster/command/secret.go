@@ -8,17 +8,17 @@ import (
 )
 
 type keyVerbs struct {
-	New keyNewVerb `cmd:"" help:"${key_new}"`
+	New keyNewVerb `cmd:"" help:"@key_new"`
 }
 
 // A secretOut is where a new secret goes.
 type secretOut struct {
-	Out string `placeholder:"FILE" help:"${secret_out}"`
+	Out string `placeholder:"FILE" help:"@secret_out"`
 	jsonFlag
 }
 
 type keyNewVerb struct {
-	Webhook bool `help:"${key_webhook}"`
+	Webhook bool `help:"@key_webhook"`
 	secretOut
 }
 

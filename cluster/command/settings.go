@@ -8,12 +8,12 @@ import (
 )
 
 type configVerbs struct {
-	Show configShowVerb `cmd:"" help:"${config_show}"`
+	Show configShowVerb `cmd:"" help:"@config_show"`
 }
 
 type configShowVerb struct {
 	configFlag
-	Effective bool `help:"${config_effective}"`
+	Effective bool `help:"@config_effective"`
 	jsonFlag
 }
 

@@ -16,18 +16,18 @@ import (
 )
 
 type tokenVerbs struct {
-	New    tokenNewVerb    `cmd:"" help:"${token_new}"`
-	List   tokenListVerb   `cmd:"" help:"${token_list}"`
-	Revoke tokenRevokeVerb `cmd:"" help:"${token_revoke}"`
+	New    tokenNewVerb    `cmd:"" help:"@token_new"`
+	List   tokenListVerb   `cmd:"" help:"@token_list"`
+	Revoke tokenRevokeVerb `cmd:"" help:"@token_revoke"`
 }
 
 type (
 	tokenNewVerb struct {
-		Config  string        `short:"c" name:"config" placeholder:"FILE" help:"${token_config}"`
-		Name    string        `help:"${token_name}"`
-		Role    string        `enum:",read-only,owner,operator,admin" default:"" help:"${token_role}"`
-		Domains []string      `name:"domain" placeholder:"DOMAIN" help:"${token_domain}"`
-		For     time.Duration `placeholder:"TIME" help:"${token_for}"`
+		Config  string        `short:"c" name:"config" placeholder:"FILE" help:"@token_config"`
+		Name    string        `help:"@token_name"`
+		Role    string        `enum:",read-only,owner,operator,admin" default:"" help:"@token_role"`
+		Domains []string      `name:"domain" placeholder:"DOMAIN" help:"@token_domain"`
+		For     time.Duration `placeholder:"TIME" help:"@token_for"`
 		secretOut
 	}
 	tokenListVerb struct {
@@ -36,7 +36,7 @@ type (
 	}
 	tokenRevokeVerb struct {
 		configFlag
-		ID string `arg:"" help:"${token_id}"`
+		ID string `arg:"" help:"@token_id"`
 	}
 )
 

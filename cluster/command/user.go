@@ -15,15 +15,15 @@ import (
 )
 
 type userVerbs struct {
-	Add  userAddVerb  `cmd:"" help:"${user_add}"`
-	Hash userHashVerb `cmd:"" help:"${user_hash}"`
+	Add  userAddVerb  `cmd:"" help:"@user_add"`
+	Hash userHashVerb `cmd:"" help:"@user_hash"`
 }
 
 type (
 	userAddVerb struct {
-		File   string   `arg:"" placeholder:"FILE" help:"${user_file}"`
-		Name   string   `arg:"" placeholder:"NAME" help:"${user_name}"`
-		Sender []string `arg:"" placeholder:"SENDER" help:"${user_sends}"`
+		File   string   `arg:"" placeholder:"FILE" help:"@user_file"`
+		Name   string   `arg:"" placeholder:"NAME" help:"@user_name"`
+		Sender []string `arg:"" placeholder:"SENDER" help:"@user_sends"`
 	}
 	userHashVerb struct{}
 )
